@@ -1,0 +1,1 @@
+"""Commands of the `fairprefix` program, one thin file each."""

@@ -1,0 +1,372 @@
+"""The life cycle of requests, shared by the policies of this package.
+
+A policy of your own need not build on this: `fairprefix.core.policy.Policy` is all that a host asks for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.cost import Receipt
+from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.lane import WAITING, Entry, Lane, Stage
+from fairprefix.core.policy import Refusal
+from fairprefix.core.prefixes import NoPrefixes, Prefixes
+from fairprefix.core.request import Client, Request
+from fairprefix.core.snapshot import dump_entry, load_entry, open_snapshot, seal_snapshot
+
+ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
+ADMITTED = (Stage.RUNNING, Stage.HELD)
+
+
+class BasePolicy(ABC):
+    """Keeps the requests; what to offer next and what to charge is up to the subclass.
+
+    Args:
+        config: the parameters.
+        prefixes: the view of the cache; without one, nothing is ever taken to be cached.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
+        self.config = config
+        self._cost = config.cost
+        self._prefixes: Prefixes = prefixes if prefixes is not None else NoPrefixes()
+        self._entries: dict[str, Entry] = {}
+        self._deferred: list[Entry] = []
+        self._next_seq = 0
+        self._next_serial = 0
+
+    # What a subclass decides.
+
+    @abstractmethod
+    def _owner(self, client: Client) -> str:
+        """Return the key of the account that pays for a new request of `client`, and count it there."""
+
+    @abstractmethod
+    def _lane(self, entry: Entry) -> Lane:
+        """Return the queue that an entry waits in."""
+
+    @abstractmethod
+    def _entered(self, entry: Entry, *, arrival: bool) -> None:
+        """React to an entry that has just been queued; `arrival` is False after a refund."""
+
+    @abstractmethod
+    def _moved(self, entry: Entry) -> None:
+        """React to a change in the entry's account, or in how many requests wait in its lane."""
+
+    @abstractmethod
+    def _reordered(self, entry: Entry) -> None:
+        """React to a change in what the entry's lane offers, nothing else; must not touch the account."""
+
+    @abstractmethod
+    def _candidate(self) -> Entry | None:
+        """Return the entry to offer, going by the matches as they are known; commits nothing."""
+
+    @abstractmethod
+    def _price(self, entry: Entry, extend: int) -> int:
+        """Return the service units that an admission with `extend` tokens costs."""
+
+    @abstractmethod
+    def _prepare(self, entry: Entry) -> None:
+        """Commit whatever was assumed when `entry`, which still waits, was offered."""
+
+    @abstractmethod
+    def _spend(self, entry: Entry, units: int, reserve: int) -> None:
+        """Charge `units` to the entry's account and add `reserve` to its outstanding output tokens."""
+
+    @abstractmethod
+    def _spend_output(self, client: Client, tokens: int) -> None:
+        """Charge output tokens to a client with admitted requests."""
+
+    @abstractmethod
+    def _settled(self, entry: Entry) -> None:
+        """Count out an entry that is finished."""
+
+    @abstractmethod
+    def _mark(self, entry: Entry) -> Callable[[], None]:
+        """Return what undoes everything that admitting `entry` is about to change outside of the entry."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """Return the subclass's own state for a snapshot."""
+
+    @abstractmethod
+    def _load_state(self, state: dict[str, Any]) -> None:
+        """Read back what `_state` returned; the entries follow afterwards."""
+
+    @abstractmethod
+    def _canonical_state(self) -> tuple[object, ...]:
+        """Return the subclass's own part of `canonical`."""
+
+    # Life cycle.
+
+    def arrive(self, request: Request) -> None:
+        """Queue a new request. O(log n), and the look-up of its cached prefix."""
+        if request.id in self._entries:
+            raise HostError(f"request {request.id!r} has arrived already and is not finished")
+        entry = Entry(request, self._next_seq, self._owner(request.client))
+        self._next_seq += 1
+        self._entries[request.id] = entry
+        self._enqueue(entry, arrival=True)
+
+    def begin_pass(self) -> None:
+        """Offer again what was deferred for lack of room. O(deferred log n)."""
+        deferred, self._deferred = self._deferred, []
+        for entry in deferred:
+            if entry.stage is Stage.DEFERRED:
+                entry.stage = Stage.QUEUED
+                self._lane(entry).rekey(entry)
+                self._reordered(entry)
+
+    def peek(self) -> Request | None:
+        """Return the request to admit next, or None. O(log n + changes in the cache since the last look)."""
+        entry = self._offer()
+        return entry.request if entry else None
+
+    def plan(self, limit: int) -> Sequence[Request]:
+        """Return the next `limit` requests, as if each were taken in its turn. O(limit log n)."""
+        at_least("limit", limit, 0)
+        planned: list[Request] = []
+        undo: list[Callable[[], None]] = []
+        while len(planned) < limit and (entry := self._offer()):
+            planned.append(entry.request)
+            undo.append(self._mark_entry(entry))
+            extend = entry.request.input_tokens + entry.done - entry.match
+            self._admit(entry, extend, max(entry.request.max_output - entry.done, 0))
+        for step in reversed(undo):
+            step()
+        # Only now: on the way back, refills that are about to be undone would be settled for good.
+        for request in planned:
+            self._moved(self._entries[request.id])
+        return planned
+
+    def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
+        """Admit a request and charge its client. O(log n)."""
+        entry = self._get(id, ADMISSIBLE)
+        at_least("extend", extend, 0)
+        at_least("reserve", reserve, 0)
+        if entry.stage in WAITING:
+            self._prefixes.forget(id)
+        return self._admit(entry, extend, reserve)
+
+    def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:
+        """Correct an admission; the old receipt is void afterwards. O(log n)."""
+        entry = self._redeem(receipt)
+        new_extend = receipt.extend if extend is None else at_least("extend", extend, 0)
+        new_reserve = receipt.reserve if reserve is None else at_least("reserve", reserve, 0)
+        charged = self._price(entry, new_extend) if entry.priced else 0
+        self._spend(entry, charged - receipt.charged, new_reserve - receipt.reserve)
+        self._moved(entry)
+        entry.reserve += new_reserve - receipt.reserve
+        return self._write_receipt(entry, new_extend, new_reserve, charged)
+
+    def refund(self, receipt: Receipt) -> None:
+        """Undo an admission that did not happen after all. O(log n)."""
+        entry = self._redeem(receipt)
+        self._spend(entry, -receipt.charged, -entry.reserve)
+        self._lane(entry).not_admitted()
+        self._clear(entry)
+        self._enqueue(entry, arrival=False)
+
+    def defer(self, id: str, why: Refusal) -> None:
+        """Set a queued request aside. O(log n)."""
+        entry = self._get(id, WAITING)
+        if why is Refusal.BLOCKED:
+            self._dequeue(entry)
+        elif entry.stage is Stage.QUEUED:
+            entry.stage = Stage.DEFERRED
+            self._deferred.append(entry)
+            self._reordered(entry)
+
+    def unblock(self, id: str) -> None:
+        """Queue a blocked request again. O(log n)."""
+        self._enqueue(self._get(id, (Stage.BLOCKED,)), arrival=True)
+
+    def produced(self, tokens: Mapping[Client, int]) -> None:
+        """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
+        for client, count in tokens.items():
+            self._spend_output(client, at_least(f"produced[{client!r}]", count, 0))
+
+    def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
+        """Note that a running request lost its memory. O(log n)."""
+        entry = self._get(id, (Stage.RUNNING,))
+        entry.reserve -= self._advance(entry, output)
+        entry.paid = entry.paid or entry.priced
+        if keep_hold:
+            entry.stage = Stage.HELD
+            return
+        self._spend(entry, 0, -entry.reserve)
+        self._clear(entry)
+        self._enqueue(entry, arrival=True)
+
+    def finish(self, id: str, *, output: int) -> None:
+        """Settle a request for good. O(log n)."""
+        entry = self._get(id, tuple(Stage))
+        late = self._advance(entry, output)
+        if entry.stage in WAITING:
+            self._dequeue(entry)
+        # What was reserved and not produced is given back; output that came after a preemption is counted in.
+        self._spend(entry, 0, late - entry.reserve)
+        self._moved(entry)
+        del self._entries[id]
+        self._settled(entry)
+
+    # State.
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the whole state as JSON-serialisable data. O(requests + clients)."""
+        body = {
+            "next_seq": self._next_seq,
+            "next_serial": self._next_serial,
+            "deferred": [entry.request.id for entry in self._deferred if entry.stage is Stage.DEFERRED],
+            "entries": [dump_entry(entry) for entry in self._entries.values()],
+            "state": self._state(),
+        }
+        return seal_snapshot(self.name, self.config, body)
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any], prefixes: Prefixes | None = None) -> BasePolicy:
+        """Return a policy in the state of a snapshot; `prefixes` must show the same cache.
+
+        Raises:
+            SnapshotError: it is not a snapshot of this policy, or of another schema version.
+        """
+        config, body = open_snapshot(snapshot, cls.name)
+        policy = cls(config, prefixes)
+        policy._load(body)
+        return policy
+
+    def _load(self, body: Mapping[str, Any]) -> None:
+        self._next_seq, self._next_serial = body["next_seq"], body["next_serial"]
+        self._load_state(body["state"])
+        for data in body["entries"]:
+            entry = load_entry(data)
+            self._entries[entry.request.id] = entry
+            if entry.stage in WAITING:
+                entry.match = self._prefixes.watch(entry.request)
+                self._lane(entry).enter(entry)
+        self._deferred = [self._entries[id] for id in body["deferred"]]
+        for entry in self._entries.values():
+            self._moved(entry)
+
+    def canonical(self) -> tuple[object, ...]:
+        """Return a hashable form of the state, equal for states that behave alike from here on."""
+        self._hear_of_changes()
+        entries = sorted(self._entries.values(), key=lambda entry: entry.seq)
+        return (
+            self.name,
+            tuple((e.request.id, e.owner, e.stage.value, e.match if e.stage in WAITING else 0, e.extend,
+                   e.reserve, e.charged, e.done, e.paid, e.priced) for e in entries),
+            self._canonical_state(),
+        )  # fmt: skip
+
+    def validate(self) -> None:
+        """Check what holds for every policy: each waiting request is counted in its lane, once."""
+        waiting: dict[int, int] = {}
+        for entry in self._entries.values():
+            lane = id(self._lane(entry))
+            waiting[lane] = waiting.get(lane, 0) + (entry.stage in WAITING)
+        for entry in self._entries.values():
+            lane_of = self._lane(entry)
+            assert lane_of.waiting == waiting[id(lane_of)], f"{entry.owner!r}: {lane_of.waiting} waiting"
+            assert entry.done >= 0, f"{entry.request.id!r}: output {entry.done}"
+
+    # Inside.
+
+    def _offer(self) -> Entry | None:
+        """Return the candidate whose match has been confirmed."""
+        self._hear_of_changes()
+        while entry := self._candidate():
+            match = self._prefixes.confirm(entry.request.id)
+            if match == entry.match:
+                return entry
+            self._rematch(entry, match)
+        return None
+
+    def _hear_of_changes(self) -> None:
+        for id, match in self._prefixes.changes():
+            self._rematch(self._entries[id], match)
+
+    def _rematch(self, entry: Entry, match: int) -> None:
+        entry.match = match
+        self._lane(entry).rekey(entry)
+        self._reordered(entry)
+
+    def _get(self, id: str, stages: Sequence[Stage]) -> Entry:
+        entry = self._entries.get(id)
+        if entry is None:
+            raise HostError(f"request {id!r} is unknown: it never arrived, or is finished already")
+        if entry.stage not in stages:
+            expected = ", ".join(stage.value for stage in stages)
+            raise HostError(f"request {id!r} is {entry.stage.value}; this call needs: {expected}")
+        return entry
+
+    def _redeem(self, receipt: Receipt) -> Entry:
+        entry = self._get(receipt.request, ADMITTED)
+        if entry.serial != receipt.serial:
+            raise HostError(f"receipt {receipt.serial} of request {receipt.request!r} is void")
+        return entry
+
+    def _enqueue(self, entry: Entry, *, arrival: bool) -> None:
+        entry.stage = Stage.QUEUED
+        entry.match = self._prefixes.watch(entry.request)
+        self._lane(entry).enter(entry)
+        self._entered(entry, arrival=arrival)
+
+    def _dequeue(self, entry: Entry) -> None:
+        entry.stage = Stage.BLOCKED
+        self._lane(entry).leave()
+        self._prefixes.forget(entry.request.id)
+        self._moved(entry)
+
+    def _admit(self, entry: Entry, extend: int, reserve: int) -> Receipt:
+        before, entry.stage = entry.stage, Stage.RUNNING
+        if before in WAITING:
+            self._prepare(entry)
+            self._lane(entry).leave()
+            self._lane(entry).admitted()
+        entry.priced = self.config.recompute == "charged" or not entry.paid
+        charged = self._price(entry, extend) if entry.priced else 0
+        self._spend(entry, charged, reserve - entry.reserve)
+        self._moved(entry)
+        entry.reserve = reserve
+        return self._write_receipt(entry, extend, reserve, charged)
+
+    def _write_receipt(self, entry: Entry, extend: int, reserve: int, charged: int) -> Receipt:
+        entry.serial, entry.extend, entry.charged = self._next_serial, extend, charged
+        self._next_serial += 1
+        return Receipt(entry.request.id, entry.request.client, entry.serial, extend, reserve, charged)
+
+    @staticmethod
+    def _clear(entry: Entry) -> None:
+        entry.serial, entry.extend, entry.reserve, entry.charged, entry.priced = -1, 0, 0, 0, False
+
+    @staticmethod
+    def _advance(entry: Entry, output: int) -> int:
+        """Note the output of a request so far; return how much of it is new."""
+        at_least("output", output, 0)
+        fresh = output - entry.done
+        if fresh < 0:
+            raise HostError(f"request {entry.request.id!r} has produced {entry.done} tokens already, not {output}")
+        entry.done = output
+        return fresh
+
+    def _mark_entry(self, entry: Entry) -> Callable[[], None]:
+        """Return what undoes the admission of an entry that is QUEUED."""
+        lane, serial = self._lane(entry), self._next_serial
+        turn, reserve, priced = lane.turn, entry.reserve, entry.priced
+        undo_policy = self._mark(entry)
+
+        def undo() -> None:
+            self._clear(entry)
+            entry.stage, entry.reserve, entry.priced = Stage.QUEUED, reserve, priced
+            lane.enter(entry)
+            lane.turn, self._next_serial = turn, serial
+            undo_policy()
+
+        return undo

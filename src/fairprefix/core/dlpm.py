@@ -1,0 +1,208 @@
+"""DLPM: deficit longest prefix match (arXiv 2501.14312, Algorithm 1), with the corrections of docs/theory.md.
+
+Requests are offered in the order of their cached prefixes, but only those of clients with credit. Extend tokens
+are charged at admission and output tokens as they are produced, so a counter may go below zero; when every queued
+client is due, all due clients get one quantum, as often as it takes. Debt survives idleness; credit is kept but
+never topped up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from fairprefix.core.accounts import OVERFLOW, AccountTable
+from fairprefix.core.base import BasePolicy
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.deficit import rounds_until_above
+from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.lane import Entry, Lane
+from fairprefix.core.prefixes import Prefixes
+from fairprefix.core.refill import RefillSchedule, Standing
+from fairprefix.core.request import Client
+
+
+class DLPM(BasePolicy):
+    """Deficit longest prefix match, under the published gate or the credit gate.
+
+    The paper's loop is replaced by an equal closed form: refills are lazy (`fairprefix.core.deficit`), are
+    assumed when somebody is offered, and committed when that request is admitted. A request without room keeps
+    its place and, if its client has credit, holds back the refill; a blocked one leaves the queue.
+    """
+
+    name: ClassVar[str] = "dlpm"
+
+    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
+        super().__init__(config, prefixes)
+        self._weights = dict(config.weights)
+        self._slack = config.slack if config.gate == "credit" else None
+        self._schedule = RefillSchedule()
+        self._table = AccountTable(config.max_clients, self._open_account, self._can_forget)
+
+    def deficit(self, client: Client) -> int:
+        """Return a client's deficit counter q in service units, refills included; 0 for an unknown client."""
+        account = self._table.find(client)
+        return self._settled_account(account).balance if account else 0
+
+    def outstanding(self, client: Client) -> int:
+        """Return h: the output that a client's admitted requests may still be charged, in service units."""
+        account = self._table.find(client)
+        return self._cost.output * account.outstanding if account else 0
+
+    @property
+    def rounds(self) -> int:
+        """The number of refill rounds so far."""
+        return self._schedule.round
+
+    def reweigh(self, client: Client, weight: int) -> None:
+        """Change a client's weight from the next refill on. O(log n)."""
+        self._weights[client] = at_least("weight", weight, 1)
+        account = self._table.find(client)
+        if account and account.key == client:
+            self._settled_account(account)
+            account.weight, account.quantum = weight, weight * self.config.quantum
+            self._place(account)
+
+    # Accounts.
+
+    def _open_account(self, key: str) -> Standing:
+        worst = self._settled_account(self._table[OVERFLOW]).balance if OVERFLOW in self._table else 0
+        weight = self._weights.get(key, self.config.default_weight)
+        return Standing(
+            key,
+            weight,
+            Lane(self.config.bounded_wait),
+            balance=min(0, worst),
+            quantum=weight * self.config.quantum,
+            settled_at=self._schedule.round,
+        )
+
+    def _can_forget(self, account: Standing) -> bool:
+        """Credit may be dropped, debt may not."""
+        return self._settled_account(account).balance >= 0
+
+    def _settled_account(self, account: Standing) -> Standing:
+        account.settle(self._schedule.round, self._cost.output, self._slack)
+        return account
+
+    def _place(self, account: Standing) -> None:
+        """Bring the place of a settled account among the queued ones up to date."""
+        if not account.lane.waiting:
+            self._schedule.remove(account)
+            return
+        now = self._schedule.round
+        rounds = account.rounds_due(self._cost.output, self._slack)
+        reach = rounds_until_above(account.balance, -self.config.overdraft, account.quantum)
+        self._schedule.place(
+            account,
+            due=now + rounds,
+            # Only accounts that are due and may be overdrawn need to be told apart within a bucket.
+            reach=now + reach if self.config.overdraft and rounds else 0,
+            stuck=not self._opens(account, rounds),
+        )
+        self._schedule.offer(account, account.lane.candidate())
+
+    def _opens(self, account: Standing, rounds: int) -> bool:
+        """Return whether the gate is open after that many refills."""
+        committed = account.balance if self._slack is None else account.committed(self._cost.output)
+        return committed + rounds * account.quantum > 0
+
+    # What the base asks for.
+
+    def _owner(self, client: Client) -> str:
+        return self._table.enlist(client).key
+
+    def _lane(self, entry: Entry) -> Lane:
+        return self._table[entry.owner].lane
+
+    def _entered(self, entry: Entry, *, arrival: bool) -> None:  # noqa: ARG002 (no lift: debt speaks for itself)
+        self._place(self._settled_account(self._table[entry.owner]))
+
+    def _moved(self, entry: Entry) -> None:
+        self._place(self._settled_account(self._table[entry.owner]))
+
+    def _reordered(self, entry: Entry) -> None:
+        account = self._table[entry.owner]
+        self._schedule.offer(account, account.lane.candidate())
+
+    def _candidate(self) -> Entry | None:
+        view_round, bucket = self._schedule.view()
+        best = bucket.best()
+        if best is None and self.config.overdraft:
+            best = self._schedule.overdraft(view_round)
+        return best[2].lane.candidate() if best else None
+
+    def _price(self, entry: Entry, extend: int) -> int:  # noqa: ARG002 (the same for everybody)
+        return self._cost.extend * extend
+
+    def _prepare(self, entry: Entry) -> None:
+        """Commit the refill without which the entry would not have been offered."""
+        account = self._table[entry.owner]
+        view_round, bucket = self._schedule.view()
+        reached = self.config.overdraft and self._schedule.round < account.reach <= view_round
+        if account.bucket is bucket or reached:
+            self._schedule.advance(view_round)
+
+    def _spend(self, entry: Entry, units: int, reserve: int) -> None:
+        account = self._settled_account(self._table[entry.owner])
+        account.balance -= units
+        account.outstanding += reserve
+
+    def _spend_output(self, client: Client, tokens: int) -> None:
+        account = self._table.find(client)
+        if account is None or not account.live:
+            raise HostError(f"client {client!r} has no request that could have produced {tokens} tokens")
+        self._settled_account(account)
+        account.balance -= self._cost.output * tokens
+        account.outstanding -= tokens
+        if account.bucket:
+            self._place(account)
+
+    def _settled(self, entry: Entry) -> None:
+        self._table.release(self._table[entry.owner], entry.request.client)
+
+    def _mark(self, entry: Entry) -> Callable[[], None]:
+        account = self._table[entry.owner]
+        before = (account.balance, account.outstanding, account.settled_at)
+        round_before = self._schedule.round
+
+        def undo() -> None:
+            self._schedule.remove(account)
+            account.balance, account.outstanding, account.settled_at = before
+            self._schedule.go_back(round_before)
+
+        return undo
+
+    # State.
+
+    def validate(self) -> None:
+        """Check the counters' range and every account's place; see `BasePolicy.validate` for the rest."""
+        super().validate()
+        for account in self._table:
+            self._settled_account(account)
+            assert (account.bucket is not None) == (account.lane.waiting > 0), account.key
+            assert account.quantum == account.weight * self.config.quantum, account.key
+            live = sum(entry.owner == account.key for entry in self._entries.values())
+            assert account.live == live, f"{account.key!r}: {account.live} live requests, not {live}"
+        self._schedule.validate([account for account in self._table if account.bucket])
+
+    def _state(self) -> dict[str, Any]:
+        for account in self._table:
+            self._settled_account(account)
+        return {
+            "weights": self._weights,
+            "round": self._schedule.round,
+            "accounts": self._table.dump(_SAVED),
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self._weights = dict(state["weights"])
+        self._schedule.round = state["round"]
+        self._table.load(state["accounts"])
+
+    def _canonical_state(self) -> tuple[object, ...]:
+        accounts = [self._settled_account(account) for account in self._table]
+        return tuple(sorted((a.key, a.weight, a.balance, a.outstanding, a.live, a.lane.turn) for a in accounts))
+
+
+_SAVED = ("weight", "quantum", "balance", "outstanding", "settled_at", "live")

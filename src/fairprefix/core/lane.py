@@ -1,0 +1,117 @@
+"""The waiting requests of one queue, in arrival order and in the order of their cached prefixes."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import define
+
+from fairprefix.core.heap import LazyHeap
+from fairprefix.core.request import Request
+
+
+class Stage(Enum):
+    """Where a request stands in the life cycle drawn in `fairprefix.core.policy`."""
+
+    QUEUED = "queued"
+    DEFERRED = "deferred"
+    """Queued, but refused for lack of room in this pass."""
+    BLOCKED = "blocked"
+    RUNNING = "running"
+    HELD = "held"
+    """Preempted; the host resumes it by itself."""
+
+
+WAITING = (Stage.QUEUED, Stage.DEFERRED)
+
+
+@define(eq=False)
+class Entry:
+    """What a policy keeps about one request that is not finished yet."""
+
+    request: Request
+    seq: int
+    """Place in the order of arrival; kept over blocking, preemption and refunds."""
+    owner: str
+    """Key of the account that pays for it."""
+    stage: Stage = Stage.QUEUED
+    match: int = 0
+    """Cached tokens of its prompt, as last heard; kept up to date while it waits."""
+    done: int = 0
+    """Output tokens produced before the present admission."""
+    paid: bool = False
+    """An earlier admission has paid for its prompt."""
+    priced: bool = False
+    """The present admission is charged for (not when recomputation is free and it has paid before)."""
+    serial: int = -1
+    """The receipt that is in force; -1 when there is none."""
+    extend: int = 0
+    reserve: int = 0
+    """Output tokens that it may produce beyond `done` under the present admission."""
+    charged: int = 0
+    """Service units charged by the present admission."""
+
+
+class Lane:
+    """A queue that offers the longest cached prefix first, and every `patience`-th time its oldest request.
+
+    With `patience` 1 it is first come, first served; with None it never looks at age (pure LPM). If the oldest
+    is due but was refused for lack of room, the lane offers nothing else until that one is placed: this hold is
+    what makes the wait bounded. A request with p older ones starts at or before admission `patience * (p + 1)`.
+
+    Complexity: every operation is O(log n) amortised in the number of requests that wait in it.
+    """
+
+    __slots__ = ("_arrivals", "_matches", "patience", "turn", "waiting")
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+        self.waiting = 0
+        """Requests QUEUED or DEFERRED."""
+        self.turn = 0
+        """Admissions since the oldest request was last taken out of turn."""
+        self._arrivals: LazyHeap[tuple[int, Entry]] = LazyHeap(lambda item: item[1].stage in WAITING)
+        self._matches: LazyHeap[tuple[int, int, Entry]] = LazyHeap(
+            lambda item: item[2].stage is Stage.QUEUED and item[2].match == -item[0]
+        )
+
+    def enter(self, entry: Entry) -> None:
+        """Queue an entry; its stage says whether it is offered in this pass."""
+        self.waiting += 1
+        self._arrivals.push((entry.seq, entry))
+        self.rekey(entry)
+
+    def leave(self) -> None:
+        """Count out an entry that was waiting; its stage must have changed already."""
+        self.waiting -= 1
+
+    def rekey(self, entry: Entry) -> None:
+        """Note that the cached prefix of a waiting entry has changed, or that it is offered again."""
+        if self.patience != 1:
+            self._matches.push((-entry.match, entry.seq, entry))
+
+    def oldest(self) -> Entry | None:
+        """Return the entry that arrived first among those that wait, deferred or not."""
+        first = self._arrivals.top()
+        return first[1] if first else None
+
+    def candidate(self) -> Entry | None:
+        """Return the entry to offer, or None when all are deferred or the oldest is waited for."""
+        if self._oldest_is_due():
+            oldest = self.oldest()
+            return oldest if oldest and oldest.stage is Stage.QUEUED else None
+        best = self._matches.top()
+        return best[2] if best else None
+
+    def admitted(self) -> None:
+        """Advance the turn after an admission from this lane."""
+        if self.patience is not None:
+            self.turn = 0 if self._oldest_is_due() else self.turn + 1
+
+    def not_admitted(self) -> None:
+        """Take back the turn of an admission that did not happen."""
+        if self.patience is not None:
+            self.turn = (self.turn - 1) % self.patience
+
+    def _oldest_is_due(self) -> bool:
+        return self.patience is not None and self.turn >= self.patience - 1

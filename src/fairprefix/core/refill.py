@@ -1,0 +1,155 @@
+"""Who is offered, who is due for a refill, and when: the accounts of all queued clients by their next round.
+
+Every queued account stands in the bucket of the round in which its gate opens. Nobody is refilled while a queued
+client has credit, so the present bucket has run empty when a refill comes; a refill is then nothing but moving on
+to the next bucket that is not empty. No account is touched for it, and a thousand rounds of debt are one step.
+
+A bucket orders its accounts by what each would offer: the longest cached prefix, ties by age.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from attrs import define
+
+from fairprefix.core.deficit import DeficitAccount
+from fairprefix.core.heap import LazyHeap
+from fairprefix.core.lane import Entry
+
+Offer = tuple[int, int, "Standing"]
+"""(-cached tokens, arrival, whose it is)."""
+
+
+@define(eq=False)
+class Standing(DeficitAccount):
+    """A deficit account and its place among the queued ones."""
+
+    bucket: Bucket | None = None
+    """Where it stands; None while nothing of it is queued."""
+    stuck: bool = False
+    """It will not be due in its bucket's round, yet its gate will stay shut (credit gate, q above the slack)."""
+    reach: int = 0
+    """First round in which it may be admitted on overdraft."""
+    offer: Offer | None = None
+
+
+class Bucket:
+    """The queued accounts whose gate opens in the same round."""
+
+    __slots__ = ("heaps", "ready", "stuck")
+
+    def __init__(self) -> None:
+        self.ready = 0
+        self.stuck = 0
+        self.heaps: dict[int, LazyHeap[Offer]] = {}
+        """By the round in which overdraft reaches the accounts; one, or two, heaps when weights are equal."""
+
+    def best(self, reached: int | None = None) -> Offer | None:
+        """Return the best offer, of the accounts that overdraft reaches by round `reached` if that is given."""
+        tops = [
+            top
+            for reach, heap in self.heaps.items()
+            if (reached is None or reach <= reached) and (top := heap.top())
+        ]
+        return min(tops, default=None)
+
+    def push(self, account: Standing, offer: Offer) -> None:
+        """Enter an account's offer."""
+        heap = self.heaps.get(account.reach)
+        if heap is None:
+            heap = self.heaps[account.reach] = LazyHeap(lambda item: item[2].offer is item)
+        heap.push(offer)
+
+
+class RefillSchedule:
+    """The buckets, and the round that all of them count from.
+
+    Complexity: `place` O(log clients); `upcoming` O(1) amortised; `advance` O(1), whatever the number of clients.
+    """
+
+    def __init__(self) -> None:
+        self.round = 0
+        self._now = Bucket()
+        self._later: dict[int, Bucket] = {}
+        self._rounds: list[int] = []
+
+    def place(self, account: Standing, *, due: int, reach: int, stuck: bool) -> None:
+        """Put a queued account into the bucket of the round `due` (now, if that is past)."""
+        bucket = self._now if due <= self.round else self._bucket(due)
+        if account.bucket is not bucket or account.stuck is not stuck or account.reach != reach:
+            self.remove(account)
+            account.bucket, account.stuck, account.reach = bucket, stuck, reach
+            bucket.stuck += stuck
+            bucket.ready += not stuck
+
+    def remove(self, account: Standing) -> None:
+        """Take an account out of its bucket; its offer is void."""
+        if account.bucket:
+            account.bucket.stuck -= account.stuck
+            account.bucket.ready -= not account.stuck
+        account.bucket = account.offer = None
+
+    def offer(self, account: Standing, entry: Entry | None) -> None:
+        """Set what a placed account offers; a stuck one offers nothing."""
+        if entry is None or account.stuck or account.bucket is None:
+            account.offer = None
+            return
+        key = (-entry.match, entry.seq)
+        if account.offer is None or account.offer[:2] != key:
+            account.offer = (*key, account)
+            account.bucket.push(account, account.offer)
+
+    def view(self) -> tuple[int, Bucket]:
+        """Return round and bucket to offer from: the present ones while somebody in there is not due."""
+        if self._now.ready or self._now.stuck:
+            return self.round, self._now
+        upcoming = self._upcoming()
+        return (self.round, self._now) if upcoming is None else (upcoming, self._later[upcoming])
+
+    def overdraft(self, view_round: int) -> Offer | None:
+        """Return the best offer of the accounts that overdraft reaches in a round."""
+        offers = [
+            best for due, bucket in self._later.items() if due > view_round and (best := bucket.best(view_round))
+        ]
+        return min(offers, default=None)
+
+    def advance(self, round_next: int) -> None:
+        """Commit the refills up to a round that `view` has returned."""
+        if round_next != self.round:
+            self._now, self.round = self._later.pop(round_next), round_next
+
+    def go_back(self, round_before: int) -> None:
+        """Undo `advance`, when every account that has changed since is back as it was."""
+        if round_before != self.round:
+            self._later[self.round] = self._now
+            heapq.heappush(self._rounds, self.round)
+            self._now, self.round = Bucket(), round_before
+
+    def validate(self, queued: list[Standing]) -> None:
+        """Check that the buckets count exactly the queued accounts."""
+        buckets = [self._now, *self._later.values()]
+        for account in queued:
+            assert any(account.bucket is bucket for bucket in buckets), account.key
+        for bucket in buckets:
+            members = [account for account in queued if account.bucket is bucket]
+            assert bucket.stuck == sum(account.stuck for account in members), bucket.stuck
+            assert bucket.ready == len(members) - bucket.stuck, bucket.ready
+
+    def _bucket(self, due: int) -> Bucket:
+        bucket = self._later.get(due)
+        if bucket is None:
+            bucket = self._later[due] = Bucket()
+            heapq.heappush(self._rounds, due)
+        return bucket
+
+    def _upcoming(self) -> int | None:
+        """Return the first round with a queued account in its bucket, dropping buckets that ran empty."""
+        while self._rounds:
+            due = self._rounds[0]
+            bucket = self._later.get(due)
+            if bucket and (bucket.ready or bucket.stuck):
+                return due
+            heapq.heappop(self._rounds)
+            self._later.pop(due, None)
+        return None
