@@ -103,6 +103,10 @@ class BasePolicy(ABC):
     def _canonical_state(self) -> tuple[object, ...]:
         """Return the subclass's own part of `canonical`."""
 
+    @abstractmethod
+    def reweigh(self, client: Client, weight: int) -> None:
+        """Change a client's weight; see `fairprefix.core.policy.Policy`."""
+
     # Life cycle.
 
     def arrive(self, request: Request) -> None:

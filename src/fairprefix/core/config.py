@@ -33,7 +33,7 @@ class PolicyConfig:
 
     policy: str = "dlpm"
     """fcfs, lpm, vtc or dlpm."""
-    quantum: int = 8192
+    quantum: int = 2048
     """Q: service units that a client of weight 1 gets at each refill (DLPM)."""
     gate: str = "deficit"
     """DLPM: admit while the deficit counter is positive (deficit, as published), or while the counter less

@@ -1,0 +1,123 @@
+"""The KV memory of the virtual engine: exact token accounting, and a prefix cache with LRU eviction.
+
+Memory is counted in tokens. A running request holds private tokens (the part of its prompt that is not shared, and
+its output) and references to cached blocks; a cached block that nobody references stays until its room is needed.
+Blocks are released from the end of a prompt to its beginning, so the ends of chains are evicted first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define
+
+from fairprefix.core.errors import at_least
+from fairprefix.core.prefixes import PrefixIndex
+from fairprefix.core.request import BlockHash
+
+
+@define(eq=False)
+class Holding:
+    """What one running request holds."""
+
+    blocks: Sequence[BlockHash]
+    """The chain of its prompt's full blocks."""
+    shared: int
+    """How many leading blocks of the chain it references."""
+    private: int
+    """Tokens that are its own."""
+
+
+class KVCache:
+    """KV memory of `capacity` tokens, reporting what becomes cached and what is evicted to a prefix index.
+
+    Complexity: O(blocks concerned) for every operation.
+    """
+
+    def __init__(self, capacity: int, block_size: int) -> None:
+        self.capacity = at_least("kv_tokens", capacity, 1)
+        self.block_size = block_size
+        self.index = PrefixIndex(block_size)
+        self.evicted_blocks = 0
+        self._private = 0
+        self._references: dict[BlockHash, int] = {}
+        self._unreferenced: dict[BlockHash, tuple[Sequence[BlockHash], int]] = {}
+        """Evictable blocks, least recently used first: their chain, and their place in it."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that can be had, by evicting every block that nobody references."""
+        return self.capacity - self._private - len(self._references) * self.block_size
+
+    def matched_blocks(self, blocks: Sequence[BlockHash]) -> int:
+        """Return how many leading blocks of a chain are cached."""
+        for place, block in enumerate(blocks):
+            if block not in self._references and block not in self._unreferenced:
+                return place
+        return len(blocks)
+
+    def fits(self, blocks: Sequence[BlockHash], matched: int, private: int) -> bool:
+        """Return whether a request that shares `matched` blocks finds room for `private` more tokens."""
+        revived = sum(block in self._unreferenced for block in blocks[:matched])
+        return private + revived * self.block_size <= self.room
+
+    def hold(self, blocks: Sequence[BlockHash], matched: int, private: int) -> Holding:
+        """Give a request its memory; it must fit."""
+        for block in blocks[:matched]:
+            self._unreferenced.pop(block, None)
+            self._references[block] = self._references.get(block, 0) + 1
+        self._private += private
+        self._evict()
+        return Holding(blocks, matched, private)
+
+    def grow(self, holding: Holding, tokens: int) -> None:
+        """Give a request more private tokens; they must fit."""
+        holding.private += tokens
+        self._private += tokens
+        self._evict()
+
+    def cache(self, holding: Holding, computed_tokens: int) -> None:
+        """Share the full blocks of a prompt of which `computed_tokens` are in memory now."""
+        start = holding.shared
+        holding.shared = max(start, min(computed_tokens // self.block_size, len(holding.blocks)))
+        for block in holding.blocks[start : holding.shared]:
+            # Where somebody else has computed the same block meanwhile, one copy is kept and counted.
+            self._unreferenced.pop(block, None)
+            self._references[block] = self._references.get(block, 0) + 1
+            holding.private -= self.block_size
+            self._private -= self.block_size
+        if holding.shared > start:
+            self.index.cached(holding.blocks[: holding.shared], start=start)
+
+    def release(self, holding: Holding) -> None:
+        """Take a request's memory back; what it shared stays cached."""
+        self._private -= holding.private
+        for place in range(holding.shared - 1, -1, -1):
+            block = holding.blocks[place]
+            self._references[block] -= 1
+            if not self._references[block]:
+                del self._references[block]
+                self._unreferenced[block] = (holding.blocks, place)
+        holding.private = holding.shared = 0
+
+    def check_integrity(self, holdings: Sequence[Holding]) -> None:
+        """Check the counts against what the running requests hold."""
+        assert self._private == sum(holding.private for holding in holdings)
+        references: dict[BlockHash, int] = {}
+        for holding in holdings:
+            for block in holding.blocks[: holding.shared]:
+                references[block] = references.get(block, 0) + 1
+        assert references == self._references
+        assert not self._unreferenced.keys() & self._references.keys()
+        assert self.index.cached_blocks() == len(self._unreferenced) + len(self._references)
+        assert self.room >= len(self._unreferenced) * self.block_size
+
+    def _evict(self) -> None:
+        """Drop the least recently used blocks until everything fits."""
+        over = len(self._unreferenced) * self.block_size - self.room
+        while over > 0:
+            block, (blocks, place) = next(iter(self._unreferenced.items()))
+            del self._unreferenced[block]
+            self.index.evicted(blocks[: place + 1], start=place)
+            self.evicted_blocks += 1
+            over -= self.block_size

@@ -1,0 +1,148 @@
+"""The host contract checker catches every way of breaking the contract, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fairprefix.core.catalog import make_policy
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.contract import HostContract
+from fairprefix.core.errors import HostError
+from fairprefix.core.policy import Refusal
+from fairprefix.core.request import Request
+
+
+def checked() -> HostContract:
+    """Return a checked DLPM policy."""
+    return HostContract(make_policy(PolicyConfig(quantum=10)))
+
+
+def request(id: str = "r", client: str = "a", max_output: int = 4) -> Request:
+    """Return a request of 8 tokens."""
+    return Request(id, client, 8, max_output)
+
+
+def running(output: int = 0) -> HostContract:
+    """Return a policy with request r running, after `output` tokens."""
+    policy = checked()
+    policy.arrive(request())
+    policy.take("r", extend=8, reserve=4)
+    policy.produced({"a": output})
+    return policy
+
+
+def test_a_host_that_keeps_the_contract_is_left_alone() -> None:
+    """A whole life with every kind of event passes, and leaves nothing over."""
+    policy = checked()
+    policy.arrive(request())
+    policy.arrive(request("s"))
+    policy.begin_pass()
+    assert policy.peek() is policy.plan(1)[0]
+    policy.defer("r", Refusal.NO_ROOM)
+    policy.begin_pass()
+    policy.defer("r", Refusal.BLOCKED)
+    policy.unblock("r")
+    policy.refund(policy.take("r", extend=8, reserve=4))
+    policy.amend(policy.take("r", extend=8, reserve=4), extend=6)
+    policy.produced({"a": 2})
+    policy.preempt("r", output=2, keep_hold=True)
+    policy.take("r", extend=10, reserve=2)
+    policy.preempt("r", output=2, keep_hold=False)
+    policy.take("r", extend=1, reserve=2)
+    policy.produced({"a": 1})
+    policy.finish("r", output=3)
+    policy.finish("s", output=0)
+    policy.reweigh("a", 2)
+    policy.validate()
+    assert policy.snapshot()["policy"] == "dlpm"
+    assert policy.canonical()[0] == "dlpm"
+    policy.close()
+
+
+BREACHES: dict[str, tuple[Callable[[], HostContract], Callable[[HostContract], object], str]] = {
+    "arrives twice": (running, lambda p: p.arrive(request()), "arrived a second time"),
+    "takes what is unknown": (checked, lambda p: p.take("x", extend=1, reserve=1), "is unknown at: take"),
+    "takes what runs": (running, lambda p: p.take("r", extend=1, reserve=1), "is running at: take"),
+    "defers what runs": (running, lambda p: p.defer("r", Refusal.NO_ROOM), "is running at: defer no_room"),
+    "unblocks what runs": (running, lambda p: p.unblock("r"), "is running at: unblock"),
+    "produces for a stranger": (running, lambda p: p.produced({"z": 1}), "client 'z' produced 1 tokens"),
+    "finishes twice": (
+        lambda: _after(running(), lambda p: p.finish("r", output=0)),
+        lambda p: p.finish("r", output=0),
+        "is unknown at: finish",
+    ),
+    "finishes with uncharged output": (
+        lambda: running(1),
+        lambda p: p.finish("r", output=2),
+        "was charged 1 tokens where its requests report 2",
+    ),
+    "leaves charged output unreported": (
+        lambda: running(2),
+        lambda p: p.finish("r", output=1),
+        "was charged 2 output tokens while its requests finished with 1",
+    ),
+    "exceeds the longest output": (
+        lambda: running(5),
+        lambda p: p.finish("r", output=5),
+        "has an output of 5: expected 0 to 4",
+    ),
+    "forgets output": (
+        lambda: _after(running(2), lambda p: p.preempt("r", output=2, keep_hold=False)),
+        lambda p: p.finish("r", output=1),
+        "has an output of 1: expected 2 to 4",
+    ),
+    "preempts what waits": (
+        lambda: _after(checked(), lambda p: p.arrive(request())),
+        lambda p: p.preempt("r", output=0, keep_hold=False),
+        "is queued at: preempt",
+    ),
+    "computes nothing": (
+        lambda: _after(checked(), lambda p: p.arrive(request())),
+        lambda p: p.take("r", extend=0, reserve=4),
+        "extend=0: expected 1 to 8",
+    ),
+    "computes more than there is": (
+        lambda: _after(checked(), lambda p: p.arrive(request())),
+        lambda p: p.take("r", extend=9, reserve=4),
+        "extend=9: expected 1 to 8",
+    ),
+    "reserves more than the longest output": (
+        lambda: _after(checked(), lambda p: p.arrive(request())),
+        lambda p: p.take("r", extend=8, reserve=5),
+        "reserve=5: expected 0 to 4",
+    ),
+    "leaves a request unfinished": (running, lambda p: p.close(), "was never finished"),
+}
+
+
+def _after(policy: HostContract, step: Callable[[HostContract], object]) -> HostContract:
+    step(policy)
+    return policy
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_every_breach_is_caught(breach: str) -> None:
+    """A host that breaks the contract gets an error that says how."""
+    prepare, break_it, message = BREACHES[breach]
+    policy = prepare()
+    with pytest.raises(HostError, match=message.replace("(", r"\(")):
+        break_it(policy)
+
+
+def test_a_void_receipt_is_caught() -> None:
+    """Handing in a receipt that an amendment has voided is a breach."""
+    policy = checked()
+    policy.arrive(request())
+    receipt = policy.take("r", extend=8, reserve=4)
+    policy.amend(receipt, extend=7)
+    with pytest.raises(HostError, match="later receipt"):
+        policy.refund(receipt)
+
+
+def test_a_breach_tells_what_happened_before() -> None:
+    """The message of a breach is the story of that request."""
+    policy = running()
+    with pytest.raises(HostError, match="before: arrive, client 'a'; take, extend 8, reserve 4"):
+        policy.arrive(request())
