@@ -43,7 +43,7 @@ def record() -> tuple[list[dict[str, Any]], Recorder]:
 
 
 def test_a_replay_ends_in_the_recorded_state() -> None:
-    """Re-executing a history under the recorded policy gives the same state, and tells which choices were the host's own."""
+    """Re-executing a history gives the recorded state, and tells which choices were the host's own."""
     log, policy = record()
     replay = Replay(log[0])
     decisions = [decision for event in log[1:] if (decision := replay.step(event))]
