@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
+from fairprefix.core.errors import HostError
 from fairprefix.core.lane import Lane
 from fairprefix.core.request import Client
 
@@ -69,6 +70,20 @@ class AccountTable(Generic[A]):
     def find(self, client: Client) -> A | None:
         """Return the account that pays for a client's live requests, or its own account, or None."""
         return self._accounts.get(OVERFLOW if client in self._sharing else client)
+
+    def producers(self, tokens: Mapping[Client, int]) -> list[tuple[A, int]]:
+        """Return the accounts that pay for output tokens, and how many.
+
+        Raises:
+            HostError: a client has no live request that could have produced them.
+        """
+        paying: list[tuple[A, int]] = []
+        for client, count in tokens.items():
+            account = self.find(client)
+            if account is None or not account.live:
+                raise HostError(f"client {client!r} has no request that could have produced {count} tokens")
+            paying.append((account, count))
+        return paying
 
     def enlist(self, client: Client) -> A:
         """Return the account that pays for a new request of `client`, and count the request."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import Receipt
-from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.errors import HostError, at_least, reject
 from fairprefix.core.lane import WAITING, Entry, Lane, Stage
 from fairprefix.core.policy import Refusal
 from fairprefix.core.prefixes import NoPrefixes, Prefixes
@@ -80,8 +80,8 @@ class BasePolicy(ABC):
         """Charge `units` to the entry's account and add `reserve` to its outstanding output tokens."""
 
     @abstractmethod
-    def _spend_output(self, client: Client, tokens: int) -> None:
-        """Charge output tokens to a client with admitted requests."""
+    def _spend_output(self, tokens: Mapping[Client, int]) -> None:
+        """Charge output tokens, all or none: a client without live requests cannot have produced any."""
 
     @abstractmethod
     def _settled(self, entry: Entry) -> None:
@@ -152,8 +152,9 @@ class BasePolicy(ABC):
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Admit a request and charge its client. O(log n)."""
         entry = self._get(id, ADMISSIBLE)
-        at_least("extend", extend, 0)
-        at_least("reserve", reserve, 0)
+        if extend < 0 or reserve < 0:
+            field, value = ("extend", extend) if extend < 0 else ("reserve", reserve)
+            raise reject(field, value, "an integer >= 0")
         if entry.stage in WAITING:
             self._prefixes.forget(id)
         return self._admit(entry, extend, reserve)
@@ -194,7 +195,9 @@ class BasePolicy(ABC):
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
         for client, count in tokens.items():
-            self._spend_output(client, at_least(f"produced[{client!r}]", count, 0))
+            if count < 0:
+                raise reject(f"produced[{client!r}]", count, "an integer >= 0")
+        self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
         """Note that a running request lost its memory. O(log n)."""
@@ -353,7 +356,6 @@ class BasePolicy(ABC):
     @staticmethod
     def _advance(entry: Entry, output: int) -> int:
         """Note the output of a request so far; return how much of it is new."""
-        at_least("output", output, 0)
         fresh = output - entry.done
         if fresh < 0:
             raise HostError(f"request {entry.request.id!r} has produced {entry.done} tokens already, not {output}")

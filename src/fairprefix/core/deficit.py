@@ -33,7 +33,7 @@ class DeficitAccount(Account):
         while q - h <= 0 and q <= slack.
         """
         if slack is None:
-            return rounds_until_above(self.balance, 0, self.quantum)
+            return 0 if self.balance > 0 else -self.balance // self.quantum + 1
         to_open = rounds_until_above(self.committed(output_cost), 0, self.quantum)
         return min(to_open, rounds_until_above(self.balance, slack, self.quantum))
 

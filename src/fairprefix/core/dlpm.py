@@ -8,14 +8,14 @@ never topped up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fairprefix.core.accounts import OVERFLOW, AccountTable
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.deficit import rounds_until_above
-from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.errors import at_least
 from fairprefix.core.lane import Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.refill import RefillSchedule, Standing
@@ -61,7 +61,8 @@ class DLPM(BasePolicy):
         if account and account.key == client:
             self._settled_account(account)
             account.weight, account.quantum = weight, weight * self.config.quantum
-            self._place(account)
+            if self._place(account):
+                self._offer_account(account)
 
     # Accounts.
 
@@ -85,27 +86,22 @@ class DLPM(BasePolicy):
         account.settle(self._schedule.round, self._cost.output, self._slack)
         return account
 
-    def _place(self, account: Standing) -> None:
-        """Bring the place of a settled account among the queued ones up to date."""
+    def _place(self, account: Standing) -> bool:
+        """Bring the place of a settled account among the queued ones up to date; return whether it moved."""
         if not account.lane.waiting:
             self._schedule.remove(account)
-            return
-        now = self._schedule.round
-        rounds = account.rounds_due(self._cost.output, self._slack)
-        reach = rounds_until_above(account.balance, -self.config.overdraft, account.quantum)
-        self._schedule.place(
-            account,
-            due=now + rounds,
-            # Only accounts that are due and may be overdrawn need to be told apart within a bucket.
-            reach=now + reach if self.config.overdraft and rounds else 0,
-            stuck=not self._opens(account, rounds),
-        )
-        self._schedule.offer(account, account.lane.candidate())
+            return False
+        now, slack, output_cost = self._schedule.round, self._slack, self._cost.output
+        rounds = account.rounds_due(output_cost, slack)
+        stuck = slack is not None and account.committed(output_cost) + rounds * account.quantum <= 0
+        # Only accounts that are due and may be overdrawn need to be told apart within a bucket.
+        reach = 0
+        if rounds and self.config.overdraft:
+            reach = now + rounds_until_above(account.balance, -self.config.overdraft, account.quantum)
+        return self._schedule.place(account, due=now + rounds, reach=reach, stuck=stuck)
 
-    def _opens(self, account: Standing, rounds: int) -> bool:
-        """Return whether the gate is open after that many refills."""
-        committed = account.balance if self._slack is None else account.committed(self._cost.output)
-        return committed + rounds * account.quantum > 0
+    def _offer_account(self, account: Standing) -> None:
+        self._schedule.offer(account, account.lane.candidate())
 
     # What the base asks for.
 
@@ -116,14 +112,15 @@ class DLPM(BasePolicy):
         return self._table[entry.owner].lane
 
     def _entered(self, entry: Entry, *, arrival: bool) -> None:  # noqa: ARG002 (no lift: debt speaks for itself)
-        self._place(self._settled_account(self._table[entry.owner]))
+        self._moved(entry)
 
     def _moved(self, entry: Entry) -> None:
-        self._place(self._settled_account(self._table[entry.owner]))
+        account = self._settled_account(self._table[entry.owner])
+        self._place(account)
+        self._offer_account(account)
 
     def _reordered(self, entry: Entry) -> None:
-        account = self._table[entry.owner]
-        self._schedule.offer(account, account.lane.candidate())
+        self._offer_account(self._table[entry.owner])
 
     def _candidate(self) -> Entry | None:
         view_round, bucket = self._schedule.view()
@@ -148,15 +145,13 @@ class DLPM(BasePolicy):
         account.balance -= units
         account.outstanding += reserve
 
-    def _spend_output(self, client: Client, tokens: int) -> None:
-        account = self._table.find(client)
-        if account is None or not account.live:
-            raise HostError(f"client {client!r} has no request that could have produced {tokens} tokens")
-        self._settled_account(account)
-        account.balance -= self._cost.output * tokens
-        account.outstanding -= tokens
-        if account.bucket:
-            self._place(account)
+    def _spend_output(self, tokens: Mapping[Client, int]) -> None:
+        for account, count in self._table.producers(tokens):
+            self._settled_account(account)
+            account.balance -= self._cost.output * count
+            account.outstanding -= count
+            if account.bucket and self._place(account):
+                self._offer_account(account)
 
     def _settled(self, entry: Entry) -> None:
         self._table.release(self._table[entry.owner], entry.request.client)

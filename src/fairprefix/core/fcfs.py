@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fairprefix.core.base import BasePolicy
@@ -49,7 +49,7 @@ class SingleQueuePolicy(BasePolicy):
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
         """Do nothing."""
 
-    def _spend_output(self, client: Client, tokens: int) -> None:
+    def _spend_output(self, tokens: Mapping[Client, int]) -> None:
         """Do nothing."""
 
     def _settled(self, entry: Entry) -> None:

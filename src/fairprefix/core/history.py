@@ -41,15 +41,19 @@ class RecordedIndex(PrefixIndex):
         super().__init__(block_size)
         self._emit = emit
 
-    def cached(self, blocks: Sequence[BlockHash], *, start: int = 0, namespace: str = "") -> None:
+    def cached(
+        self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
+    ) -> None:
         """Record and pass on."""
-        self._run("cached", blocks, start, namespace)
-        super().cached(blocks, start=start, namespace=namespace)
+        self._run("cached", blocks[:end], start, namespace)
+        super().cached(blocks, start=start, end=end, namespace=namespace)
 
-    def evicted(self, blocks: Sequence[BlockHash], *, start: int = 0, namespace: str = "") -> None:
+    def evicted(
+        self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
+    ) -> None:
         """Record and pass on."""
-        self._run("evicted", blocks, start, namespace)
-        super().evicted(blocks, start=start, namespace=namespace)
+        self._run("evicted", blocks[:end], start, namespace)
+        super().evicted(blocks, start=start, end=end, namespace=namespace)
 
     def _run(self, event: str, blocks: Sequence[BlockHash], start: int, namespace: str) -> None:
         self._emit({"event": event, "blocks": dump_blocks(blocks), "start": start, "namespace": namespace})

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from attrs import define, field
-
 from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.radix import Follower, RunTree
 from fairprefix.core.request import BlockHash, Request
 
 
@@ -79,195 +78,108 @@ class NoPrefixes:
         return 0
 
 
-@define(eq=False)
-class _Followed:
-    request: Request
-    space: _Space
-    matched: int = 0
-    """Leading blocks of the prompt that are cached."""
-
-
-@define(eq=False)
-class _Space:
-    """One namespace of the cache."""
-
-    depth: dict[BlockHash, int] = field(factory=dict)
-    """Cached blocks, and how many blocks of its chain come before each."""
-    children: dict[BlockHash, int] = field(factory=dict)
-    """How many cached blocks continue a cached block (absent: none)."""
-    missing: dict[BlockHash, dict[str, _Followed]] = field(factory=dict)
-    """Followed requests by their first block that is not cached: whom a newly cached block concerns."""
-    tips: dict[BlockHash, dict[str, _Followed]] = field(factory=dict)
-    """Followed requests by their last matched block: whom the eviction of a block concerns."""
-
-    def empty(self) -> bool:
-        return not (self.depth or self.missing or self.tips)
-
-
 class PrefixIndex:
     """Keeps the cached prefix of every waiting request from the runs that the host reports.
 
-    Complexity: `watch` O(log blocks + matched); `cached` and `evicted` O(run + requests whose match changes).
-    Evicting a block while blocks that continue it stay cached is allowed, but costs a look at every request
-    followed in that namespace; real caches evict the ends of chains first.
+    Complexity, with r runs on the path of a prompt (a handful): `watch` O(r + log blocks); `cached` and `evicted`
+    O(r + log blocks), whatever the length of the run, and O(r + log blocks) for each request whose match changes.
+    Evicting a block before those that continue it is allowed, but costs O(blocks) below it.
     """
 
     def __init__(self, block_size: int) -> None:
         self.block_size = at_least("block_size", block_size, 1)
-        self._spaces: dict[str, _Space] = {}
-        self._followed: dict[str, _Followed] = {}
+        self._trees: dict[str, RunTree] = {}
+        self._followers: dict[str, Follower] = {}
         self._changed: dict[str, None] = {}
 
-    def cached(self, blocks: Sequence[BlockHash], *, start: int = 0, namespace: str = "") -> None:
-        """Report that `blocks[start:]` of a chain are cached now.
+    def cached(
+        self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
+    ) -> None:
+        """Report that `blocks[start:end]` of a chain are cached now.
 
         Args:
-            blocks: a chain of cumulative hashes from its first block on.
-            start: how many leading blocks were cached before; they are not looked at.
+            blocks: a chain of cumulative hashes from its first block on; it must not change afterwards.
+            start: how many leading blocks were cached before.
+            end: where the run ends; None for the end of the chain.
             namespace: where the chain lives.
         """
-        space = self._space(namespace)
-        for place in range(start, len(blocks)):
-            block = blocks[place]
-            if block not in space.depth:
-                space.depth[block] = place
-                if place:
-                    parent = blocks[place - 1]
-                    space.children[parent] = space.children.get(parent, 0) + 1
-        for place in range(start, len(blocks)):
-            for followed in list(space.missing.get(blocks[place], {}).values()):
-                self._place(followed, followed.matched)
+        tree = self._tree(namespace)
+        self._replace(tree, tree.add(blocks, start, len(blocks) if end is None else end))
 
-    def evicted(self, blocks: Sequence[BlockHash], *, start: int = 0, namespace: str = "") -> None:
-        """Report that `blocks[start:]` of a chain are no longer cached; the arguments are those of `cached`."""
-        space = self._space(namespace)
-        for place in range(len(blocks) - 1, start - 1, -1):
-            block = blocks[place]
-            if space.depth.pop(block, None) is None:
-                continue
-            if place:
-                self._orphan(space, blocks[place - 1])
-            followers = self._followed.values() if block in space.children else space.tips.get(block, {}).values()
-            for followed in list(followers):
-                self._cut(followed, space, block, place)
+    def evicted(
+        self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
+    ) -> None:
+        """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
+        tree = self._tree(namespace)
+        self._replace(tree, tree.cut(blocks, start, len(blocks) if end is None else end))
         self._drop_if_empty(namespace)
 
-    def holds(self, block: BlockHash, namespace: str = "") -> bool:
-        """Return whether a block is cached."""
-        space = self._spaces.get(namespace)
-        return space is not None and block in space.depth
+    def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
+        """Return how many leading blocks of a chain are cached."""
+        tree = self._trees.get(namespace)
+        return tree.match(blocks)[1] if tree else 0
 
     def cached_blocks(self) -> int:
         """Return the number of cached blocks, over all namespaces."""
-        return sum(len(space.depth) for space in self._spaces.values())
+        return sum(len(tree) for tree in self._trees.values())
 
     def watch(self, request: Request) -> int:
         """Start to follow a waiting request; return its cached tokens."""
-        followed = _Followed(request, self._space(request.namespace))
-        self._followed[request.id] = followed
-        self._link(followed, self._first_missing(followed, 0))
-        return self._tokens(followed)
+        follower = Follower(request, self._tree(request.namespace))
+        self._followers[request.id] = follower
+        follower.tree.place(follower)
+        return self._tokens(follower)
 
     def forget(self, id: str) -> None:
         """Stop following a request."""
-        followed = self._followed.pop(id)
-        self._unlink(followed)
+        follower = self._followers.pop(id)
+        follower.tree.displace(follower)
         self._changed.pop(id, None)
-        self._drop_if_empty(followed.request.namespace)
+        self._drop_if_empty(follower.request.namespace)
 
     def changes(self) -> list[tuple[str, int]]:
         """Return (id, cached tokens) of the requests whose cached prefix has changed since the last call."""
         if not self._changed:
             return []
         changed, self._changed = self._changed, {}
-        return [(id, self._tokens(self._followed[id])) for id in changed]
+        return [(id, self._tokens(self._followers[id])) for id in changed]
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a followed request."""
-        return self._tokens(self._followed[id])
+        return self._tokens(self._followers[id])
 
     def validate(self) -> None:
         """Check the index against a fresh match of every followed request."""
-        for id, followed in self._followed.items():
-            blocks, space = followed.request.blocks, followed.space
-            fresh = next((i for i, block in enumerate(blocks) if block not in space.depth), len(blocks))
-            assert followed.matched == fresh, (id, followed.matched, fresh)
-            assert fresh == len(blocks) or id in space.missing[blocks[fresh]], id
-            assert fresh == 0 or id in space.tips[blocks[fresh - 1]], id
+        reachable = {namespace: tree.reachable() for namespace, tree in self._trees.items()}
+        for id, follower in self._followers.items():
+            blocks, tree = follower.request.blocks, follower.tree
+            known = reachable[follower.request.namespace]
+            fresh = next((i for i, block in enumerate(blocks) if block not in known), len(blocks))
+            assert follower.matched == fresh, (id, follower.matched, fresh)
+            assert fresh == len(blocks) or blocks[fresh] not in tree.loose(), id
+            assert fresh == len(blocks) or id in tree.missing[blocks[fresh]], id
+            assert follower.run.start < fresh <= follower.run.end or fresh == follower.run.end == 0, id
+            assert id in follower.run.followers, id
 
-    def _space(self, namespace: str) -> _Space:
-        space = self._spaces.get(namespace)
-        if space is None:
-            space = self._spaces[namespace] = _Space()
-        return space
+    def _tree(self, namespace: str) -> RunTree:
+        tree = self._trees.get(namespace)
+        if tree is None:
+            tree = self._trees[namespace] = RunTree()
+        return tree
 
     def _drop_if_empty(self, namespace: str) -> None:
-        space = self._spaces.get(namespace)
-        if space is not None and space.empty():
-            del self._spaces[namespace]
+        if self._trees[namespace].empty():
+            del self._trees[namespace]
 
-    def _tokens(self, followed: _Followed) -> int:
+    def _replace(self, tree: RunTree, followers: list[Follower]) -> None:
+        for follower in followers:
+            tree.displace(follower)
+            tree.place(follower)
+            self._changed[follower.request.id] = None
+
+    def _tokens(self, follower: Follower) -> int:
         # At least one token is computed for every request, or there would be no first output token.
-        return min(followed.matched * self.block_size, followed.request.input_tokens - 1)
-
-    @staticmethod
-    def _first_missing(followed: _Followed, start: int) -> int:
-        blocks, depth = followed.request.blocks, followed.space.depth
-        for place in range(start, len(blocks)):
-            if blocks[place] not in depth:
-                return place
-        return len(blocks)
-
-    def _place(self, followed: _Followed, at_least_matched: int) -> None:
-        """Move a request to where its match ends now, given that it is no shorter than `at_least_matched`."""
-        self._unlink(followed)
-        self._link(followed, self._first_missing(followed, at_least_matched))
-        self._changed[followed.request.id] = None
-
-    def _cut(self, followed: _Followed, space: _Space, block: BlockHash, place: int) -> None:
-        """Shorten a match that runs through an evicted block."""
-        concerned = followed.space is space and followed.matched > place
-        if concerned and followed.request.blocks[place] == block:
-            self._unlink(followed)
-            self._link(followed, place)
-            self._changed[followed.request.id] = None
-
-    @staticmethod
-    def _link(followed: _Followed, matched: int) -> None:
-        followed.matched = matched
-        id, blocks, space = followed.request.id, followed.request.blocks, followed.space
-        if matched < len(blocks):
-            space.missing.setdefault(blocks[matched], {})[id] = followed
-        if matched:
-            space.tips.setdefault(blocks[matched - 1], {})[id] = followed
-
-    @staticmethod
-    def _unlink(followed: _Followed) -> None:
-        id, blocks, space, matched = (
-            followed.request.id,
-            followed.request.blocks,
-            followed.space,
-            followed.matched,
-        )
-        if matched < len(blocks):
-            _discard(space.missing, blocks[matched], id)
-        if matched:
-            _discard(space.tips, blocks[matched - 1], id)
-
-    @staticmethod
-    def _orphan(space: _Space, parent: BlockHash) -> None:
-        left = space.children.get(parent, 0) - 1
-        if left > 0:
-            space.children[parent] = left
-        else:
-            space.children.pop(parent, None)
-
-
-def _discard(table: dict[BlockHash, dict[str, _Followed]], block: BlockHash, id: str) -> None:
-    followers = table[block]
-    del followers[id]
-    if not followers:
-        del table[block]
+        return min(follower.matched * self.block_size, follower.request.input_tokens - 1)
 
 
 class AskedPrefixes:

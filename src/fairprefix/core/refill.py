@@ -74,14 +74,19 @@ class RefillSchedule:
         self._later: dict[int, Bucket] = {}
         self._rounds: list[int] = []
 
-    def place(self, account: Standing, *, due: int, reach: int, stuck: bool) -> None:
-        """Put a queued account into the bucket of the round `due` (now, if that is past)."""
+    def place(self, account: Standing, *, due: int, reach: int, stuck: bool) -> bool:
+        """Put a queued account into the bucket of the round `due` (now, if that is past).
+
+        Returns whether it was elsewhere: then its offer is void and has to be made anew.
+        """
         bucket = self._now if due <= self.round else self._bucket(due)
-        if account.bucket is not bucket or account.stuck is not stuck or account.reach != reach:
-            self.remove(account)
-            account.bucket, account.stuck, account.reach = bucket, stuck, reach
-            bucket.stuck += stuck
-            bucket.ready += not stuck
+        if account.bucket is bucket and account.stuck is stuck and account.reach == reach:
+            return False
+        self.remove(account)
+        account.bucket, account.stuck, account.reach = bucket, stuck, reach
+        bucket.stuck += stuck
+        bucket.ready += not stuck
+        return True
 
     def remove(self, account: Standing) -> None:
         """Take an account out of its bucket; its offer is void."""
@@ -95,9 +100,9 @@ class RefillSchedule:
         if entry is None or account.stuck or account.bucket is None:
             account.offer = None
             return
-        key = (-entry.match, entry.seq)
-        if account.offer is None or account.offer[:2] != key:
-            account.offer = (*key, account)
+        rank, seq, offer = -entry.match, entry.seq, account.offer
+        if offer is None or offer[0] != rank or offer[1] != seq:
+            account.offer = (rank, seq, account)
             account.bucket.push(account, account.offer)
 
     def view(self) -> tuple[int, Bucket]:

@@ -22,7 +22,7 @@ def seal_snapshot(policy: str, config: PolicyConfig, body: dict[str, Any]) -> di
     return {"format": _FORMAT, "schema": SCHEMA, "policy": policy, "config": config.to_mapping(), **body}
 
 
-def open_snapshot(snapshot: Mapping[str, Any], policy: str) -> tuple[PolicyConfig, Mapping[str, Any]]:
+def open_snapshot(snapshot: Any, policy: str) -> tuple[PolicyConfig, Mapping[str, Any]]:  # noqa: ANN401 (read from a file)
     """Return configuration and state of a snapshot.
 
     Raises:

@@ -6,7 +6,7 @@ back after being idle is lifted to the others, so that it cannot spend a share t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import gcd, lcm
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from attrs import define
 from fairprefix.core.accounts import OVERFLOW, Account, AccountTable
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
-from fairprefix.core.errors import HostError, at_least
+from fairprefix.core.errors import at_least
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.lane import Entry, Lane, Stage
 from fairprefix.core.prefixes import Prefixes
@@ -132,13 +132,11 @@ class VTC(BasePolicy):
         account.balance += units * (self._scale // account.weight)
         account.outstanding += reserve
 
-    def _spend_output(self, client: Client, tokens: int) -> None:
-        account = self._table.find(client)
-        if account is None or not account.live:
-            raise HostError(f"client {client!r} has no request that could have produced {tokens} tokens")
-        account.balance += self._cost.output * tokens * (self._scale // account.weight)
-        account.outstanding -= tokens
-        self._offer_account(account)
+    def _spend_output(self, tokens: Mapping[Client, int]) -> None:
+        for account, count in self._table.producers(tokens):
+            account.balance += self._cost.output * count * (self._scale // account.weight)
+            account.outstanding -= count
+            self._offer_account(account)
 
     def _settled(self, entry: Entry) -> None:
         self._table.release(self._table[entry.owner], entry.request.client)

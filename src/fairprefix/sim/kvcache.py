@@ -87,7 +87,7 @@ class KVCache:
             holding.private -= self.block_size
             self._private -= self.block_size
         if holding.shared > start:
-            self.index.cached(holding.blocks[: holding.shared], start=start)
+            self.index.cached(holding.blocks, start=start, end=holding.shared)
 
     def release(self, holding: Holding) -> None:
         """Take a request's memory back; what it shared stays cached."""
@@ -118,6 +118,6 @@ class KVCache:
         while over > 0:
             block, (blocks, place) = next(iter(self._unreferenced.items()))
             del self._unreferenced[block]
-            self.index.evicted(blocks[: place + 1], start=place)
+            self.index.evicted(blocks, start=place, end=place + 1)
             self.evicted_blocks += 1
             over -= self.block_size
