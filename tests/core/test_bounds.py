@@ -455,3 +455,14 @@ def test_a_parameter_outside_its_range_is_refused_by_name(
     """The error names the field and the value that was given."""
     with pytest.raises(ConfigError, match=re.escape(message)):
         call()
+
+
+def test_shared_prompts_break_the_published_vtc_lemma() -> None:
+    """A cached prompt is charged whole but takes no memory, which output fills: 298 where the paper says 200."""
+    small = engine(memory=100, prompt=100, output=99, running=1)
+    published = max(COST.extend * 100, COST.output * 100)
+    charged = COST.service(100, 99)  # one token to compute, 99 of output: 100 tokens of memory
+    assert bounds.vtc_lemma(small, COST).value <= published < charged
+    assert charged <= bounds.vtc_lemma(small, COST, prompts_shared=True).value
+    assert bounds.vtc_backlogged_vs_any(small, COST, prompts_shared=True).value == 4 * charged
+    assert bounds.vtc_both_backlogged(small, COST, prompts_shared=True).value == 2 * charged

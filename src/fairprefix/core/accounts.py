@@ -104,6 +104,10 @@ class AccountTable(Generic[A]):
             if not self._sharing[client]:
                 del self._sharing[client]
 
+    def idle_keys(self) -> list[str]:
+        """Return the keys of idle accounts, in the order in which they are considered for dropping."""
+        return list(self._idle)
+
     def dump(self, saved: tuple[str, ...]) -> dict[str, Any]:
         """Return the table as plain data; `saved` names the attributes that matter besides key and turn."""
         return {

@@ -57,7 +57,11 @@ class BasePolicy(ABC):
 
     @abstractmethod
     def _moved(self, entry: Entry) -> None:
-        """React to a change in the entry's account, or in how many requests wait in its lane."""
+        """React to a change in how many requests wait in the entry's lane, and in its account."""
+
+    @abstractmethod
+    def _recounted(self, entry: Entry) -> None:
+        """React to a change in the entry's account, nothing else."""
 
     @abstractmethod
     def _reordered(self, entry: Entry) -> None:
@@ -113,10 +117,11 @@ class BasePolicy(ABC):
         """Queue a new request. O(log n), and the look-up of its cached prefix."""
         if request.id in self._entries:
             raise HostError(f"request {request.id!r} has arrived already and is not finished")
+        match = self._prefixes.watch(request)
         entry = Entry(request, self._next_seq, self._owner(request.client))
         self._next_seq += 1
         self._entries[request.id] = entry
-        self._enqueue(entry, arrival=True)
+        self._enqueue(entry, match, arrival=True)
 
     def begin_pass(self) -> None:
         """Offer again what was deferred for lack of room. O(deferred log n)."""
@@ -152,31 +157,32 @@ class BasePolicy(ABC):
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Admit a request and charge its client. O(log n)."""
         entry = self._get(id, ADMISSIBLE)
-        if extend < 0 or reserve < 0:
-            field, value = ("extend", extend) if extend < 0 else ("reserve", reserve)
-            raise reject(field, value, "an integer >= 0")
+        _natural("extend", extend)
+        _natural("reserve", reserve)
         if entry.stage in WAITING:
             self._prefixes.forget(id)
         return self._admit(entry, extend, reserve)
 
     def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:
         """Correct an admission; the old receipt is void afterwards. O(log n)."""
-        entry = self._redeem(receipt)
+        entry = self._redeem(receipt, ADMITTED)
         new_extend = receipt.extend if extend is None else at_least("extend", extend, 0)
         new_reserve = receipt.reserve if reserve is None else at_least("reserve", reserve, 0)
         charged = self._price(entry, new_extend) if entry.priced else 0
         self._spend(entry, charged - receipt.charged, new_reserve - receipt.reserve)
-        self._moved(entry)
+        self._recounted(entry)
         entry.reserve += new_reserve - receipt.reserve
         return self._write_receipt(entry, new_extend, new_reserve, charged)
 
     def refund(self, receipt: Receipt) -> None:
         """Undo an admission that did not happen after all. O(log n)."""
-        entry = self._redeem(receipt)
+        entry = self._redeem(receipt, (Stage.RUNNING,))
+        match = self._prefixes.watch(entry.request)
         self._spend(entry, -receipt.charged, -entry.reserve)
-        self._lane(entry).not_admitted()
+        if entry.advanced:
+            self._lane(entry).take_back()
         self._clear(entry)
-        self._enqueue(entry, arrival=False)
+        self._enqueue(entry, match, arrival=False)
 
     def defer(self, id: str, why: Refusal) -> None:
         """Set a queued request aside. O(log n)."""
@@ -190,18 +196,19 @@ class BasePolicy(ABC):
 
     def unblock(self, id: str) -> None:
         """Queue a blocked request again. O(log n)."""
-        self._enqueue(self._get(id, (Stage.BLOCKED,)), arrival=True)
+        entry = self._get(id, (Stage.BLOCKED,))
+        self._enqueue(entry, self._prefixes.watch(entry.request), arrival=True)
 
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
         for client, count in tokens.items():
-            if count < 0:
-                raise reject(f"produced[{client!r}]", count, "an integer >= 0")
+            _natural(f"produced[{client!r}]", count)
         self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
         """Note that a running request lost its memory. O(log n)."""
         entry = self._get(id, (Stage.RUNNING,))
+        match = 0 if keep_hold else self._prefixes.watch(entry.request)
         entry.reserve -= self._advance(entry, output)
         entry.paid = entry.paid or entry.priced
         if keep_hold:
@@ -209,7 +216,7 @@ class BasePolicy(ABC):
             return
         self._spend(entry, 0, -entry.reserve)
         self._clear(entry)
-        self._enqueue(entry, arrival=True)
+        self._enqueue(entry, match, arrival=True)
 
     def finish(self, id: str, *, output: int) -> None:
         """Settle a request for good. O(log n)."""
@@ -219,7 +226,7 @@ class BasePolicy(ABC):
             self._dequeue(entry)
         # What was reserved and not produced is given back; output that came after a preemption is counted in.
         self._spend(entry, 0, late - entry.reserve)
-        self._moved(entry)
+        self._recounted(entry)
         del self._entries[id]
         self._settled(entry)
 
@@ -268,7 +275,7 @@ class BasePolicy(ABC):
         return (
             self.name,
             tuple((e.request.id, e.owner, e.stage.value, e.match if e.stage in WAITING else 0, e.extend,
-                   e.reserve, e.charged, e.done, e.paid, e.priced) for e in entries),
+                   e.reserve, e.charged, e.done, e.paid, e.priced, e.weight, e.advanced) for e in entries),
             self._canonical_state(),
         )  # fmt: skip
 
@@ -313,15 +320,14 @@ class BasePolicy(ABC):
             raise HostError(f"request {id!r} is {entry.stage.value}; this call needs: {expected}")
         return entry
 
-    def _redeem(self, receipt: Receipt) -> Entry:
-        entry = self._get(receipt.request, ADMITTED)
+    def _redeem(self, receipt: Receipt, stages: Sequence[Stage]) -> Entry:
+        entry = self._get(receipt.request, stages)
         if entry.serial != receipt.serial:
             raise HostError(f"receipt {receipt.serial} of request {receipt.request!r} is void")
         return entry
 
-    def _enqueue(self, entry: Entry, *, arrival: bool) -> None:
-        entry.stage = Stage.QUEUED
-        entry.match = self._prefixes.watch(entry.request)
+    def _enqueue(self, entry: Entry, match: int, *, arrival: bool) -> None:
+        entry.stage, entry.match = Stage.QUEUED, match
         self._lane(entry).enter(entry)
         self._entered(entry, arrival=arrival)
 
@@ -332,11 +338,13 @@ class BasePolicy(ABC):
         self._moved(entry)
 
     def _admit(self, entry: Entry, extend: int, reserve: int) -> Receipt:
-        before, entry.stage = entry.stage, Stage.RUNNING
-        if before in WAITING:
+        entry.advanced = False
+        if entry.stage in WAITING:
             self._prepare(entry)
-            self._lane(entry).leave()
-            self._lane(entry).admitted()
+            lane = self._lane(entry)
+            entry.advanced = lane.admit(entry)
+            lane.leave()
+        entry.stage = Stage.RUNNING
         entry.priced = self.config.recompute == "charged" or not entry.paid
         charged = self._price(entry, extend) if entry.priced else 0
         self._spend(entry, charged, reserve - entry.reserve)
@@ -351,11 +359,14 @@ class BasePolicy(ABC):
 
     @staticmethod
     def _clear(entry: Entry) -> None:
-        entry.serial, entry.extend, entry.reserve, entry.charged, entry.priced = -1, 0, 0, 0, False
+        entry.serial, entry.extend, entry.reserve, entry.charged = -1, 0, 0, 0
+        entry.priced = entry.advanced = False
+        entry.weight = 1
 
     @staticmethod
     def _advance(entry: Entry, output: int) -> int:
         """Note the output of a request so far; return how much of it is new."""
+        _natural("output", output)
         fresh = output - entry.done
         if fresh < 0:
             raise HostError(f"request {entry.request.id!r} has produced {entry.done} tokens already, not {output}")
@@ -376,3 +387,9 @@ class BasePolicy(ABC):
             undo_policy()
 
         return undo
+
+
+def _natural(field: str, value: int) -> None:
+    """Refuse a negative figure, and one that is not an integer: it would end up in a counter."""
+    if type(value) is not int or value < 0:
+        raise reject(field, value, "an integer >= 0")

@@ -61,8 +61,7 @@ class DLPM(BasePolicy):
         if account and account.key == client:
             self._settled_account(account)
             account.weight, account.quantum = weight, weight * self.config.quantum
-            if self._place(account):
-                self._offer_account(account)
+            self._update(account)
 
     # Accounts.
 
@@ -100,6 +99,11 @@ class DLPM(BasePolicy):
             reach = now + rounds_until_above(account.balance, -self.config.overdraft, account.quantum)
         return self._schedule.place(account, due=now + rounds, reach=reach, stuck=stuck)
 
+    def _update(self, account: Standing) -> None:
+        """Follow a change in a settled account's figures; what it offers stays the same."""
+        if account.bucket and self._place(account):
+            self._offer_account(account)
+
     def _offer_account(self, account: Standing) -> None:
         self._schedule.offer(account, account.lane.candidate())
 
@@ -118,6 +122,9 @@ class DLPM(BasePolicy):
         account = self._settled_account(self._table[entry.owner])
         self._place(account)
         self._offer_account(account)
+
+    def _recounted(self, entry: Entry) -> None:
+        self._update(self._table[entry.owner])
 
     def _reordered(self, entry: Entry) -> None:
         self._offer_account(self._table[entry.owner])
@@ -150,8 +157,7 @@ class DLPM(BasePolicy):
             self._settled_account(account)
             account.balance -= self._cost.output * count
             account.outstanding -= count
-            if account.bucket and self._place(account):
-                self._offer_account(account)
+            self._update(account)
 
     def _settled(self, entry: Entry) -> None:
         self._table.release(self._table[entry.owner], entry.request.client)
@@ -197,7 +203,11 @@ class DLPM(BasePolicy):
 
     def _canonical_state(self) -> tuple[object, ...]:
         accounts = [self._settled_account(account) for account in self._table]
-        return tuple(sorted((a.key, a.weight, a.balance, a.outstanding, a.live, a.lane.turn) for a in accounts))
+        return (
+            tuple(sorted(self._weights.items())),
+            tuple(self._table.idle_keys()),
+            tuple(sorted((a.key, a.weight, a.balance, a.outstanding, a.live, a.lane.turn) for a in accounts)),
+        )
 
 
 _SAVED = ("weight", "quantum", "balance", "outstanding", "settled_at", "live")

@@ -34,6 +34,9 @@ class SingleQueuePolicy(BasePolicy):
     def _moved(self, entry: Entry) -> None:
         """Do nothing."""
 
+    def _recounted(self, entry: Entry) -> None:
+        """Do nothing."""
+
     def _reordered(self, entry: Entry) -> None:
         """Do nothing."""
 

@@ -43,6 +43,10 @@ class Entry:
     """An earlier admission has paid for its prompt."""
     priced: bool = False
     """The present admission is charged for (not when recomputation is free and it has paid before)."""
+    weight: int = 1
+    """Weight of its client when it was admitted (VTC divides charge and refund by the same weight)."""
+    advanced: bool = False
+    """The present admission counted as a turn of its lane."""
     serial: int = -1
     """The receipt that is in force; -1 when there is none."""
     extend: int = 0
@@ -103,15 +107,21 @@ class Lane:
         best = self._matches.top()
         return best[2] if best else None
 
-    def admitted(self) -> None:
-        """Advance the turn after an admission from this lane."""
-        if self.patience is not None:
-            self.turn = 0 if self._oldest_is_due() else self.turn + 1
+    def admit(self, entry: Entry) -> bool:
+        """Advance the turn for an entry that still waits; return whether the admission counted.
 
-    def not_admitted(self) -> None:
-        """Take back the turn of an admission that did not happen."""
-        if self.patience is not None:
-            self.turn = (self.turn - 1) % self.patience
+        While the oldest is due, the admission of any other one (a host may take what it likes) does not count:
+        the oldest stays due.
+        """
+        if self.patience is None or (self._oldest_is_due() and entry is not self.oldest()):
+            return False
+        self.turn = (self.turn + 1) % self.patience
+        return True
+
+    def take_back(self) -> None:
+        """Take back the turn of an admission that counted, but did not happen."""
+        assert self.patience is not None, "without patience no admission counts"
+        self.turn = (self.turn - 1) % self.patience
 
     def _oldest_is_due(self) -> bool:
         return self.patience is not None and self.turn >= self.patience - 1

@@ -104,14 +104,14 @@ class PrefixIndex:
             namespace: where the chain lives.
         """
         tree = self._tree(namespace)
-        self._replace(tree, tree.add(blocks, start, len(blocks) if end is None else end))
+        self._replace(tree, tree.add(blocks, start, _end(blocks, end)))
 
     def evicted(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
     ) -> None:
         """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
         tree = self._tree(namespace)
-        self._replace(tree, tree.cut(blocks, start, len(blocks) if end is None else end))
+        self._replace(tree, tree.cut(blocks, start, _end(blocks, end)))
         self._drop_if_empty(namespace)
 
     def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
@@ -180,6 +180,10 @@ class PrefixIndex:
     def _tokens(self, follower: Follower) -> int:
         # At least one token is computed for every request, or there would be no first output token.
         return min(follower.matched * self.block_size, follower.request.input_tokens - 1)
+
+
+def _end(blocks: Sequence[BlockHash], end: int | None) -> int:
+    return len(blocks) if end is None else min(end, len(blocks))
 
 
 class AskedPrefixes:

@@ -17,6 +17,8 @@ from fairprefix.core.deficit import DeficitAccount
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.lane import Entry
 
+_SPARE_ROUNDS = 64
+
 Offer = tuple[int, int, "Standing"]
 """(-cached tokens, arrival, whose it is)."""
 
@@ -37,9 +39,10 @@ class Standing(DeficitAccount):
 class Bucket:
     """The queued accounts whose gate opens in the same round."""
 
-    __slots__ = ("heaps", "ready", "stuck")
+    __slots__ = ("due", "heaps", "ready", "stuck")
 
-    def __init__(self) -> None:
+    def __init__(self, due: int) -> None:
+        self.due = due
         self.ready = 0
         self.stuck = 0
         self.heaps: dict[int, LazyHeap[Offer]] = {}
@@ -70,19 +73,22 @@ class RefillSchedule:
 
     def __init__(self) -> None:
         self.round = 0
-        self._now = Bucket()
+        self._now = Bucket(0)
         self._later: dict[int, Bucket] = {}
+        """Buckets of rounds to come; none of them is empty."""
         self._rounds: list[int] = []
+        """A heap of their rounds, and of rounds whose bucket ran empty."""
 
     def place(self, account: Standing, *, due: int, reach: int, stuck: bool) -> bool:
         """Put a queued account into the bucket of the round `due` (now, if that is past).
 
         Returns whether it was elsewhere: then its offer is void and has to be made anew.
         """
-        bucket = self._now if due <= self.round else self._bucket(due)
-        if account.bucket is bucket and account.stuck is stuck and account.reach == reach:
+        found = self._now if due <= self.round else self._later.get(due)
+        if account.bucket is found and found and account.stuck is stuck and account.reach == reach:
             return False
         self.remove(account)
+        bucket = self._now if due <= self.round else self._bucket(due)
         account.bucket, account.stuck, account.reach = bucket, stuck, reach
         bucket.stuck += stuck
         bucket.ready += not stuck
@@ -90,9 +96,12 @@ class RefillSchedule:
 
     def remove(self, account: Standing) -> None:
         """Take an account out of its bucket; its offer is void."""
-        if account.bucket:
-            account.bucket.stuck -= account.stuck
-            account.bucket.ready -= not account.stuck
+        bucket = account.bucket
+        if bucket:
+            bucket.stuck -= account.stuck
+            bucket.ready -= not account.stuck
+            if bucket is not self._now and not bucket.ready and not bucket.stuck:
+                del self._later[bucket.due]
         account.bucket = account.offer = None
 
     def offer(self, account: Standing, entry: Entry | None) -> None:
@@ -125,11 +134,13 @@ class RefillSchedule:
             self._now, self.round = self._later.pop(round_next), round_next
 
     def go_back(self, round_before: int) -> None:
-        """Undo `advance`, when every account that has changed since is back as it was."""
+        """Undo `advance`; accounts that have changed since must have been removed, and be placed again."""
         if round_before != self.round:
-            self._later[self.round] = self._now
-            heapq.heappush(self._rounds, self.round)
-            self._now, self.round = Bucket(), round_before
+            if self._now.ready or self._now.stuck:
+                self._now.due = self.round
+                self._later[self.round] = self._now
+                heapq.heappush(self._rounds, self.round)
+            self._now, self.round = Bucket(round_before), round_before
 
     def validate(self, queued: list[Standing]) -> None:
         """Check that the buckets count exactly the queued accounts."""
@@ -144,17 +155,14 @@ class RefillSchedule:
     def _bucket(self, due: int) -> Bucket:
         bucket = self._later.get(due)
         if bucket is None:
-            bucket = self._later[due] = Bucket()
+            bucket = self._later[due] = Bucket(due)
             heapq.heappush(self._rounds, due)
+            if len(self._rounds) > 2 * len(self._later) + _SPARE_ROUNDS:
+                self._rounds = sorted(self._later)
         return bucket
 
     def _upcoming(self) -> int | None:
-        """Return the first round with a queued account in its bucket, dropping buckets that ran empty."""
-        while self._rounds:
-            due = self._rounds[0]
-            bucket = self._later.get(due)
-            if bucket and (bucket.ready or bucket.stuck):
-                return due
+        """Return the first round to come that has a bucket."""
+        while self._rounds and self._rounds[0] not in self._later:
             heapq.heappop(self._rounds)
-            self._later.pop(due, None)
-        return None
+        return self._rounds[0] if self._rounds else None

@@ -14,7 +14,10 @@ SCHEMA = 1
 """Version of snapshots, event logs and results; readers refuse any other."""
 
 _FORMAT = "fairprefix.snapshot"
-_PLAIN = ("seq", "owner", "done", "paid", "priced", "serial", "extend", "reserve", "charged")
+_PLAIN = (
+    *("seq", "owner", "done", "paid", "priced", "weight", "advanced"),
+    *("serial", "extend", "reserve", "charged"),
+)
 
 
 def seal_snapshot(policy: str, config: PolicyConfig, body: dict[str, Any]) -> dict[str, Any]:

@@ -92,51 +92,68 @@ class VTC(BasePolicy):
 
     def _floor(self) -> int:
         """Return what a client that was not backlogged is lifted to."""
-        lowest = self._backlogged.top()
+        lowest = self._lowest()
         if lowest:
-            return lowest[0]
+            return lowest.balance
         return self._table[self._last_left].balance if self._last_left is not None else 0
 
     def _moved(self, entry: Entry) -> None:
+        self._offer_account(self._table[entry.owner])
+
+    def _recounted(self, entry: Entry) -> None:
         self._offer_account(self._table[entry.owner])
 
     def _reordered(self, entry: Entry) -> None:
         """Do nothing: the cache plays no part in the order."""
 
     def _offer_account(self, account: _Counter) -> None:
-        """Bring the account's place among the backlogged ones up to date."""
+        """Bring the account's place among the backlogged ones up to date.
+
+        A counter that has grown may stay where it is: it is looked up again when it gets to the front.
+        """
         oldest = account.lane.oldest()
         if oldest is None:
             if account.offer:
                 account.offer, self._last_left = None, account.key
             return
-        if account.offer is None or account.offer[:2] != (account.balance, oldest.seq):
+        offer = account.offer
+        if offer is None or offer[1] != oldest.seq or offer[0] > account.balance:
             account.offer = (account.balance, oldest.seq, account)
             self._backlogged.push(account.offer)
 
+    def _lowest(self) -> _Counter | None:
+        """Return the backlogged account with the smallest counter, ties by the age of its oldest request."""
+        while lowest := self._backlogged.top():
+            counter, oldest, account = lowest
+            if counter == account.balance:
+                return account
+            account.offer = (account.balance, oldest, account)
+            self._backlogged.push(account.offer)
+        return None
+
     def _candidate(self) -> Entry | None:
-        lowest = self._backlogged.top()
-        if lowest is None or any(entry.stage is Stage.DEFERRED for entry in self._deferred):
+        if any(entry.stage is Stage.DEFERRED for entry in self._deferred):
             return None
-        return lowest[2].lane.candidate()
+        lowest = self._lowest()
+        return lowest.lane.candidate() if lowest else None
 
     def _price(self, entry: Entry, extend: int) -> int:
         tokens = entry.request.input_tokens if self.config.vtc_charge == "input" else extend
         return self._cost.extend * tokens
 
     def _prepare(self, entry: Entry) -> None:
-        """Do nothing: an offer assumes nothing."""
+        """Remember the weight: whatever is given back later is worth as much as when it was charged."""
+        entry.weight = self._table[entry.owner].weight
 
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
         account = self._table[entry.owner]
-        account.balance += units * (self._scale // account.weight)
+        account.balance += units * (self._scale // entry.weight)
         account.outstanding += reserve
 
     def _spend_output(self, tokens: Mapping[Client, int]) -> None:
         for account, count in self._table.producers(tokens):
             account.balance += self._cost.output * count * (self._scale // account.weight)
             account.outstanding -= count
-            self._offer_account(account)
 
     def _settled(self, entry: Entry) -> None:
         self._table.release(self._table[entry.owner], entry.request.client)
@@ -167,7 +184,8 @@ class VTC(BasePolicy):
     def _canonical_state(self) -> tuple[object, ...]:
         least = min((account.balance for account in self._table), default=0)
         accounts = sorted((a.key, a.weight, a.balance - least, a.outstanding, a.live) for a in self._table)
-        return (self._last_left, self._scale, tuple(accounts))
+        weights = tuple(sorted(self._weights.items()))
+        return (self._last_left, self._scale, weights, tuple(self._table.idle_keys()), tuple(accounts))
 
 
 _SAVED = ("weight", "balance", "outstanding")

@@ -1,0 +1,53 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BARE := .venv-bare
+PIP_QUIET := --quiet --disable-pip-version-check
+TESTS ?= tests
+
+.PHONY: help venv demo test lint format test-bare nightly clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: $(VENV)/installed  ## create .venv with everything that development needs
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
+	touch $@
+
+demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+	mkdir -p out
+	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
+
+test: venv  ## all tests, with branch coverage of the core
+	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered
+
+lint: venv  ## style, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv  ## format the sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator works
+	rm -rf $(BARE) && $(PYTHON) -m venv $(BARE)
+	$(BARE)/bin/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	$(BARE)/bin/python -m pip install $(PIP_QUIET) --constraint constraints.txt .
+	$(BARE)/bin/python -m pip list --format=freeze | sed 's/==.*//' | sort > $(BARE)/packages
+	printf 'attrs\nfairprefix\npip\n' > $(BARE)/expected
+	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
+	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
+
+nightly: venv  ## property tests with 20 000 examples each (hours)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
+
+clean:  ## remove what was built
+	rm -rf $(VENV) $(BARE) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

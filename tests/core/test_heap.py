@@ -1,0 +1,62 @@
+"""The heap whose entries may go stale."""
+
+from __future__ import annotations
+
+import heapq
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from fairprefix.core.heap import LazyHeap
+
+
+def test_a_million_pushes_leave_it_small() -> None:
+    """However many entries have been pushed, it stays below twice the number of valid ones, and a constant."""
+    current: dict[int, int] = {}
+    heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
+    longest = 0
+    for n in range(1_000_000):
+        key = n % 100
+        current[key] = -n
+        heap.push((-n, key))
+        longest = max(longest, len(heap))
+    assert longest <= 200
+    assert heap.top() == (-999_999, 99)
+
+
+def test_an_entry_that_is_valid_twice_is_kept_once() -> None:
+    """An entry that turned stale and then valid again is swept to a single one."""
+    heap: LazyHeap[tuple[int]] = LazyHeap(lambda _: True)
+    for _ in range(1000):
+        heap.push((7,))
+    assert len(heap) < 64
+    assert heap.top() == (7,)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), max_size=300))
+def test_the_top_is_the_smallest_valid_entry(changes: list[tuple[int, int]]) -> None:
+    """After any changes of keys, the top is the smallest entry that is valid now."""
+    current: dict[int, int] = {}
+    heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
+    for name, key in changes:
+        if key == 50:
+            current.pop(name, None)
+        else:
+            current[name] = key
+            heap.push((key, name))
+        expected = min(((key, name) for name, key in current.items()), default=None)
+        assert heap.top() == expected
+
+
+def test_it_orders_like_a_heap() -> None:
+    """With nothing stale, it gives the entries back in order."""
+    gone: set[tuple[int]] = set()
+    heap: LazyHeap[tuple[int]] = LazyHeap(lambda item: item not in gone)
+    values = [(n * 7919 % 1009,) for n in range(500)]
+    for value in values:
+        heap.push(value)
+    expected = heapq.nsmallest(500, values)
+    for value in expected:
+        assert heap.top() == value
+        gone.add(value)
+    assert heap.top() is None
