@@ -5,9 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
-TESTS ?= tests
 
-.PHONY: help venv demo test lint format test-bare nightly clean
+.PHONY: help venv demo test lint format test-bare bench nightly clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +24,8 @@ demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a pict
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
 test: venv  ## all tests, with branch coverage of the core
-	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests/core tests/property --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests --ignore=tests/core --ignore=tests/property
 
 lint: venv  ## style, types, import contract
 	$(BIN)/ruff check .
@@ -45,6 +45,9 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	printf 'attrs\nfairprefix\npip\n' > $(BARE)/expected
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
+
+bench: venv  ## time of the policies by queue length
+	$(BIN)/python benchmarks/policy_step.py
 
 nightly: venv  ## property tests with 20 000 examples each (hours)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim

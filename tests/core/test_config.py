@@ -43,8 +43,8 @@ BAD: list[tuple[str, object, str]] = [
     ),
     ("reservation", "ful", "reservation = 'ful' is not valid: expected one of full, none (did you mean 'full'?)"),
     ("recompute", 0, "recompute = 0 is not valid: expected one of free, charged"),
-    ("cost_extend", -1, "cost.extend = -1 is not valid: expected an integer >= 0"),
-    ("cost_output", -2, "cost.output = -2 is not valid: expected an integer >= 0"),
+    ("cost_extend", -1, "cost_extend = -1 is not valid: expected an integer >= 0"),
+    ("cost_output", -2, "cost_output = -2 is not valid: expected an integer >= 0"),
     ("max_clients", 0, "max_clients = 0 is not valid: expected an integer >= 1"),
     ("identity", (), f"identity = () is not valid: expected a list of at least one source: {SOURCES}"),
     (
@@ -81,7 +81,7 @@ def test_overdraft_and_the_credit_gate_exclude_each_other() -> None:
 
 def test_a_cost_function_that_charges_nothing_is_refused() -> None:
     """At least one of the two cost weights is positive."""
-    with pytest.raises(ConfigError, match=r"cost\.extend \+ cost\.output = 0 is not valid: expected"):
+    with pytest.raises(ConfigError, match=r"cost_extend \+ cost_output = 0 is not valid: expected"):
         PolicyConfig(cost_extend=0, cost_output=0)
     assert PolicyConfig(cost_extend=0).cost.service(100, 3) == 6
 
@@ -118,7 +118,7 @@ def test_a_configuration_is_a_table() -> None:
         gate=st.sampled_from(GATES),
         slack=st.integers(0),
         bounded_wait=st.none() | st.integers(1),
-        weights=st.dictionaries(st.text(), st.integers(1)),
+        weights=st.dictionaries(st.text(min_size=1), st.integers(1)),
         default_weight=st.integers(1),
         vtc_charge=st.sampled_from(VTC_CHARGES),
         reservation=st.sampled_from(RESERVATIONS),
@@ -179,3 +179,10 @@ def test_errors_can_be_caught_together() -> None:
     assert at_least("n", 1, 1) == 1
     assert one_of("word", "one", ["one"]) == "one"
     assert nearest("xyz", ["abc"]) == ""
+
+
+@pytest.mark.parametrize("client", ["", 5])
+def test_weights_are_given_by_name(client: object) -> None:
+    """A client in the table of weights has a name, which is text and not empty."""
+    with pytest.raises(ConfigError, match="weights: client = .* expected a non-empty name"):
+        PolicyConfig(weights={client: 2})  # type: ignore[dict-item]  # what a file may say

@@ -12,6 +12,7 @@ from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import POLICIES, PolicyConfig
 from fairprefix.core.contract import HostContract
 from fairprefix.core.ledger import Ledger
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.sim.decoderun import DecodeCurve, DecodeRun
 from fairprefix.sim.engine import EngineConfig, OversizeError, StalledError, VirtualEngine
 from fairprefix.sim.kvcache import KVCache
@@ -55,7 +56,7 @@ def run(
     """Run requests under a policy whose host contract is checked."""
     config = config or EngineConfig(kv_tokens=200, chunk=16, max_batch=4)
     policy = policy or PolicyConfig(quantum=10, reservation=config.reservation)
-    cache = KVCache(config.kv_tokens, 4)
+    cache = KVCache(config.kv_tokens, PrefixIndex(4))
     checked = HostContract(make_policy(policy, cache.index))
     record = RunRecord(Ledger(policy.cost))
     engine = VirtualEngine(config, OneMillisecond(), cache, checked, record, lambda _request: ready_ns)
@@ -133,7 +134,7 @@ def test_oversized_requests_can_be_rejected_and_counted() -> None:
 
 def test_a_policy_that_offers_nobody_is_reported() -> None:
     """A policy that leaves an empty engine idle for ever is an error, not an endless loop."""
-    cache = KVCache(200, 4)
+    cache = KVCache(200, PrefixIndex(4))
     policy = make_policy(PolicyConfig(), cache.index)
     policy.peek = lambda: None  # type: ignore[method-assign]  # the broken policy
     engine = VirtualEngine(EngineConfig(kv_tokens=200), OneMillisecond(), cache, policy, RunRecord(Ledger()))
@@ -230,7 +231,7 @@ def test_jumping_over_decode_steps_changes_nothing(
     outcomes = []
     for model in (OneMillisecond(), OneStepAtATime()):
         config = EngineConfig(kv_tokens=130, chunk=24, max_batch=5, reservation=reservation, pass_interval=1)
-        cache = KVCache(130, 4)
+        cache = KVCache(130, PrefixIndex(4))
         record = RunRecord(Ledger())
         policy = make_policy(PolicyConfig(quantum=20, reservation=reservation), cache.index)
         engine = VirtualEngine(config, model, cache, policy, record)
@@ -247,7 +248,7 @@ def test_jumping_over_decode_steps_changes_nothing(
 
 def test_the_shipped_models_drive_the_engine() -> None:
     """The engine runs with a roofline model as shipped."""
-    cache = KVCache(1000, 4)
+    cache = KVCache(1000, PrefixIndex(4))
     record = RunRecord(Ledger())
     engine = VirtualEngine(
         EngineConfig(kv_tokens=1000),

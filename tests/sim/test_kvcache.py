@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.sim.kvcache import Holding, KVCache
 
 
@@ -24,7 +25,7 @@ def admit(cache: KVCache, blocks: tuple[int, ...], tail: int) -> Holding:
 
 def test_a_shared_prefix_is_counted_once() -> None:
     """Two requests with the same prompt need the memory of one prompt and of two tails."""
-    cache = KVCache(100, block_size=4)
+    cache = KVCache(100, PrefixIndex(4))
     admit(cache, chain(1, 5), tail=2)
     admit(cache, chain(1, 5), tail=3)
     assert cache.room == 100 - 20 - 2 - 3
@@ -32,7 +33,7 @@ def test_a_shared_prefix_is_counted_once() -> None:
 
 def test_a_block_computed_twice_is_kept_once() -> None:
     """Requests that compute the same prefix side by side end up sharing one copy."""
-    cache = KVCache(100, block_size=4)
+    cache = KVCache(100, PrefixIndex(4))
     first = cache.hold(chain(1, 3), 0, 12)
     second = cache.hold(chain(1, 3), 0, 12)
     cache.cache(first, 12)
@@ -43,7 +44,7 @@ def test_a_block_computed_twice_is_kept_once() -> None:
 
 def test_released_prefixes_stay_cached_until_their_room_is_needed() -> None:
     """What nobody references stays, and goes when there is no other room: the end of the oldest chain first."""
-    cache = KVCache(40, block_size=4)
+    cache = KVCache(40, PrefixIndex(4))
     cache.release(admit(cache, chain(1, 4), tail=0))
     cache.release(admit(cache, chain(2, 4), tail=0))
     assert cache.room == 40
@@ -55,7 +56,7 @@ def test_released_prefixes_stay_cached_until_their_room_is_needed() -> None:
 
 def test_using_a_prefix_again_keeps_it_longer() -> None:
     """A chain that was used again is evicted after one that was not."""
-    cache = KVCache(40, block_size=4)
+    cache = KVCache(40, PrefixIndex(4))
     cache.release(admit(cache, chain(1, 4), tail=0))
     cache.release(admit(cache, chain(2, 4), tail=0))
     cache.release(admit(cache, chain(1, 4), tail=0))
@@ -65,7 +66,7 @@ def test_using_a_prefix_again_keeps_it_longer() -> None:
 
 def test_reviving_a_prefix_takes_room() -> None:
     """A match of unreferenced blocks fits only if there is room for them besides the new tokens."""
-    cache = KVCache(20, block_size=4)
+    cache = KVCache(20, PrefixIndex(4))
     cache.release(admit(cache, chain(1, 3), tail=0))
     cache.hold((), 0, 8)
     assert cache.fits(chain(1, 3), 3, 0)
@@ -75,7 +76,7 @@ def test_reviving_a_prefix_takes_room() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 9), st.booleans()), max_size=60))
 def test_tokens_are_conserved(steps: list[tuple[int, int, int, bool]]) -> None:
     """Whatever is admitted, grown, computed and released, every token is counted exactly once."""
-    cache = KVCache(120, block_size=4)
+    cache = KVCache(120, PrefixIndex(4))
     held: list[Holding] = []
     for family, length, tail, release in steps:
         if release and held:

@@ -83,6 +83,8 @@ class PolicyConfig:
         if not isinstance(self.weights, Mapping):
             raise reject("weights", self.weights, "a table of client names and integer weights")
         for client, weight in self.weights.items():
+            if not isinstance(client, str) or not client:
+                raise reject("weights: client", client, "a non-empty name (text)")
             at_least(f"weights[{client!r}]", weight, 1)
         _check_identity(self.identity)
         self.cost  # noqa: B018 (building it checks both weights)

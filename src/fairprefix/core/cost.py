@@ -23,9 +23,9 @@ class CostWeights:
 
     def __attrs_post_init__(self) -> None:
         """Refuse a negative weight, and a cost function that charges nothing at all."""
-        at_least("cost.extend", self.extend, 0)
-        at_least("cost.output", self.output, 0)
-        at_least("cost.extend + cost.output", self.extend + self.output, 1)
+        at_least("cost_extend", self.extend, 0)
+        at_least("cost_output", self.output, 0)
+        at_least("cost_extend + cost_output", self.extend + self.output, 1)
 
     def service(self, extend: int, output: int) -> int:
         """Return the service units of `extend` and `output` tokens."""

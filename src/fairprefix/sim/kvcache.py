@@ -34,10 +34,10 @@ class KVCache:
     Complexity: O(blocks concerned) for every operation.
     """
 
-    def __init__(self, capacity: int, block_size: int) -> None:
+    def __init__(self, capacity: int, index: PrefixIndex) -> None:
         self.capacity = at_least("kv_tokens", capacity, 1)
-        self.block_size = block_size
-        self.index = PrefixIndex(block_size)
+        self.block_size = index.block_size
+        self.index = index
         self.evicted_blocks = 0
         self._private = 0
         self._references: dict[BlockHash, int] = {}

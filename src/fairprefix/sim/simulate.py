@@ -8,10 +8,14 @@ from typing import Any
 
 from attrs import frozen
 
+from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.history import Emit, RecordedIndex, Recorder, opening
 from fairprefix.core.ledger import Ledger
+from fairprefix.core.policy import Policy
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Client
 from fairprefix.sim.engine import EngineConfig, VirtualEngine
 from fairprefix.sim.guarantee import Guarantee, guarantee
@@ -45,6 +49,8 @@ def simulate(
     engine_config: EngineConfig,
     step_time: StepTimeModel,
     on_finish: Callable[[int], None] = lambda _count: None,
+    *,
+    record: Emit | None = None,
 ) -> RunResult:
     """Run a trace through a policy in virtual time.
 
@@ -54,30 +60,44 @@ def simulate(
         engine_config: the engine's parameters; its reservation mode must be the one that `config` declares.
         step_time: how long a step takes.
         on_finish: called with the number of requests done so far, whenever it has changed.
+        record: called with every event of the policy's history (`fairprefix.core.history`).
 
     Raises:
         OversizeError: a request can never fit and oversized ones are not rejected.
     """
-    cache = KVCache(engine_config.kv_tokens, trace.block_size)
-    policy = make_policy(config, cache.index)
-    record = RunRecord(Ledger(config.cost, config.weights, config.default_weight))
-    engine = VirtualEngine(engine_config, step_time, cache, policy, record)
+    policy, cache, host_policy = _assemble(trace, config, engine_config, record)
+    seen = RunRecord(Ledger(config.cost, config.weights, config.default_weight))
+    engine = VirtualEngine(engine_config, step_time, cache, host_policy, seen)
     engine.run(trace.requests, on_finish)
     start = trace.requests[0].arrival_ns
-    promised = guarantee(config, describe_engine(trace, engine_config), record.ledger.clients())
+    promised = guarantee(config, describe_engine(trace, engine_config), seen.ledger.clients())
     figures = (
-        totals(record, engine.clock_ns - start)
-        | fairness(record)
-        | _held_against(record, promised)
+        totals(seen, engine.clock_ns - start)
+        | fairness(seen)
+        | _held_against(seen, promised)
         | {
             "preemptions": engine.preemptions,
             "evicted_blocks": cache.evicted_blocks,
             "steps": engine.steps,
             "refill_rounds": getattr(policy, "rounds", None),
-            "clients": per_client(record),
+            "clients": per_client(seen),
         }
     )
-    return RunResult(config.policy, figures, record.timeline)
+    return RunResult(config.policy, figures, seen.timeline)
+
+
+def _assemble(
+    trace: Trace, config: PolicyConfig, engine_config: EngineConfig, record: Emit | None
+) -> tuple[BasePolicy, KVCache, Policy]:
+    """Return the policy, the memory that it looks at, and what the engine talks to."""
+    if record is None:
+        cache = KVCache(engine_config.kv_tokens, PrefixIndex(trace.block_size))
+        policy = make_policy(config, cache.index)
+        return policy, cache, policy
+    record(opening(config, trace.block_size))
+    cache = KVCache(engine_config.kv_tokens, RecordedIndex(trace.block_size, record))
+    policy = make_policy(config, cache.index)
+    return policy, cache, Recorder(policy, record)
 
 
 def describe_engine(trace: Trace, config: EngineConfig) -> Engine:

@@ -1,0 +1,143 @@
+"""`fairprefix replay`: re-execute a recorded history under a policy, and print each decision."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fairprefix.cli.errors import UsageError
+from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.options import name_of, whole
+from fairprefix.cli.output import client_name, emit, printable
+from fairprefix.core.config import POLICIES
+from fairprefix.core.errors import ConfigError, HostError, SnapshotError
+from fairprefix.core.history import Decision, Replay
+from fairprefix.core.snapshot import SCHEMA
+
+EPILOG = """\
+examples:
+  fairprefix simulate --policy dlpm --record run.jsonl       record a run
+  fairprefix replay run.jsonl                                 the same decisions again
+  fairprefix replay run.jsonl --policy lpm                    where would LPM have chosen otherwise?
+  fairprefix replay run.jsonl.gz --json - | jq .differs       for machines
+
+The history is followed as it was recorded: each admission is carried out whoever would have been chosen, and the
+policy's own choice is shown beside it."""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name this type)
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="re-execute a recorded history",
+        description="Re-execute a recorded history (JSON lines, plain or .gz) under a policy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("log", metavar="LOG", help="the history")
+    parser.add_argument(
+        "--policy", metavar="NAME", type=name_of(POLICIES), help="policy to use instead of the recorded one"
+    )
+    parser.add_argument("--limit", metavar="N", type=whole(0), help="print only the first N decisions")
+    parser.add_argument("--json", metavar="FILE", help="write the decisions as JSON (- for standard output)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Re-execute the history; print each decision and how many differ from what was recorded."""
+    if args.json and args.json != STDOUT:
+        check_target("--json", args.json, inputs=[args.log])
+    replay, decisions = _replay(args.log, args.policy)
+    differs = sum(not decision.agrees for _line, decision in decisions)
+    if args.json:
+        _write_json(args.json, _as_json(replay, decisions, differs))
+    if args.json != STDOUT:
+        for line, decision in decisions[: args.limit]:
+            emit(_describe(line, decision))
+        emit(f"{len(decisions)} admissions under {replay.config.policy}, {differs} would have differed")
+    return 0
+
+
+def _write_json(target: str, result: dict[str, Any]) -> None:
+    text = json.dumps(result, indent=1)
+    if target == STDOUT:
+        emit(text)
+        return
+    with replacing(target) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _replay(log: str, policy: str | None) -> tuple[Replay, list[tuple[int, Decision]]]:
+    decisions: list[tuple[int, Decision]] = []
+    events = _read(log)
+    first = next(events, None)
+    if first is None:
+        raise UsageError(f"{log}: the file is empty, expected a history")
+    replay = Replay(_located(log, *first), policy)
+    for line, event in events:
+        try:
+            decision = replay.step(event)
+        except (SnapshotError, HostError, ConfigError) as problem:
+            raise UsageError(f"{log}:{line}: {problem}") from None
+        if decision:
+            decisions.append((line, decision))
+    return replay, decisions
+
+
+def _located(log: str, line: int, event: dict[str, Any]) -> dict[str, Any]:
+    if event.get("event") != "open":
+        raise UsageError(f"{log}:{line}: a history begins with an event 'open', found {event.get('event')!r}")
+    return event
+
+
+def _read(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    path = Path(log)
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, text in enumerate(lines, start=1):
+                yield number, _parse(log, number, text)
+    except (OSError, EOFError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{log}: cannot be read: {problem}") from None
+
+
+def _parse(log: str, number: int, text: str) -> dict[str, Any]:
+    try:
+        event = json.loads(text)
+    except ValueError as problem:
+        raise UsageError(f"{log}:{number}: not JSON: {problem}") from None
+    if not isinstance(event, dict):
+        raise UsageError(f"{log}:{number}: expected an object, found {text.strip()[:40]!r}")
+    return event
+
+
+def _describe(line: int, decision: Decision) -> str:
+    verdict = "as recorded" if decision.agrees else f"would offer {printable(decision.offered or 'nobody')}"
+    return (
+        f"{line}: {printable(decision.taken)} of {client_name(decision.client)} "
+        f"charged {decision.charged}: {verdict}"
+    )
+
+
+def _as_json(replay: Replay, decisions: list[tuple[int, Decision]], differs: int) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "policy": replay.config.policy,
+        "admissions": len(decisions),
+        "differs": differs,
+        "decisions": [
+            {
+                "line": line,
+                "taken": decision.taken,
+                "client": decision.client,
+                "offered": decision.offered,
+                "charged": decision.charged,
+            }
+            for line, decision in decisions
+        ],
+        "state": replay.policy.snapshot(),
+    }
