@@ -184,5 +184,5 @@ def test_errors_can_be_caught_together() -> None:
 @pytest.mark.parametrize("client", ["", 5])
 def test_weights_are_given_by_name(client: object) -> None:
     """A client in the table of weights has a name, which is text and not empty."""
-    with pytest.raises(ConfigError, match="weights: client = .* expected a non-empty name"):
+    with pytest.raises(ConfigError, match=r"weights: client = .* expected a non-empty name"):
         PolicyConfig(weights={client: 2})  # type: ignore[dict-item]  # what a file may say

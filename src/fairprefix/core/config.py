@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from attrs import field, frozen
+from attrs import Factory, frozen
 
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.errors import ConfigError, at_least, nearest, one_of, reject
@@ -46,7 +46,7 @@ class PolicyConfig:
     down to a counter of -overdraft."""
     bounded_wait: int | None = None
     """Every how many admissions of a client (LPM: of all) its oldest request is taken; None: never."""
-    weights: Mapping[Client, int] = field(factory=dict)
+    weights: Mapping[Client, int] = Factory(dict)
     """Share of service per client; a client of weight 2 gets twice what a client of weight 1 gets."""
     default_weight: int = 1
     vtc_charge: str = "input"
@@ -83,8 +83,7 @@ class PolicyConfig:
         if not isinstance(self.weights, Mapping):
             raise reject("weights", self.weights, "a table of client names and integer weights")
         for client, weight in self.weights.items():
-            if not isinstance(client, str) or not client:
-                raise reject("weights: client", client, "a non-empty name (text)")
+            _check_name("weights: client", client)
             at_least(f"weights[{client!r}]", weight, 1)
         _check_identity(self.identity)
         self.cost  # noqa: B018 (building it checks both weights)
@@ -120,6 +119,11 @@ class PolicyConfig:
         """Return the settings as JSON-serialisable data that `from_mapping` reads."""
         values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
         return values | {"weights": dict(self.weights), "identity": list(self.identity)}
+
+
+def _check_name(field: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise reject(field, name, "a non-empty name (text)")
 
 
 _IDENTITY_WORDS = ("client_id", "api_key", "lora", "session")

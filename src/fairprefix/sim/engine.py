@@ -228,9 +228,7 @@ class VirtualEngine:
             self._pass_due = self.steps
 
     def _arrive(self, number: int, trace: TraceRequest) -> None:
-        request = Request(
-            str(number), trace.client, trace.input_tokens, trace.max_output_tokens, trace.blocks
-        )
+        request = Request(str(number), trace.client, trace.input_tokens, trace.max_output_tokens, trace.blocks)
         self._waiting[request.id] = Job(trace, request)
         self._policy.arrive(request)
         self._observer.queued(request.client, self.clock_ns, +1)

@@ -38,12 +38,8 @@ def latencies(jobs: Sequence[Job]) -> dict[str, float]:
     """Return the summaries of TTFT, TPOT (end to end less TTFT, over output tokens but the first) and E2EL."""
     ttft = [job.first_token_ns - job.trace.arrival_ns for job in jobs]
     e2el = [job.finished_ns - job.trace.arrival_ns for job in jobs]
-    tpot = [
-        (job.finished_ns - job.first_token_ns) / (job.produced - 1) for job in jobs if job.produced > 1
-    ]
-    return (
-        latency_summary("ttft", ttft) | latency_summary("tpot", tpot) | latency_summary("e2el", e2el)
-    )
+    tpot = [(job.finished_ns - job.first_token_ns) / (job.produced - 1) for job in jobs if job.produced > 1]
+    return latency_summary("ttft", ttft) | latency_summary("tpot", tpot) | latency_summary("e2el", e2el)
 
 
 def hit_rate(jobs: Sequence[Job]) -> float:

@@ -36,9 +36,7 @@ class RunRecord:
             self.recomputed_tokens += extend
             self.ledger.recomputed(client, at, extend)
             return
-        self.ledger.admitted(
-            client, at, input_tokens=job.request.input_tokens, extend=extend, charged=charged
-        )
+        self.ledger.admitted(client, at, input_tokens=job.request.input_tokens, extend=extend, charged=charged)
         self._add(client, at, self.ledger.cost.service(extend, 0))
 
     def produced(self, tokens: dict[Client, int], at: int) -> None:
