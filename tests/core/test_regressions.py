@@ -96,3 +96,12 @@ def test_rounds_that_nobody_stands_in_any_more_are_dropped() -> None:
     for _ in range(1000):
         policy.produced({"b": 1})
     assert len(policy._schedule._later) <= 2
+
+
+@pytest.mark.parametrize("make", [vtc, dlpm])
+def test_a_snapshot_is_the_callers_own(make: Any) -> None:  # noqa: ANN401 (a test parameter)
+    """Changing a snapshot changes nothing in the policy that it was taken of."""
+    policy: VTC | DLPM = make(weights={"a": 2})
+    taken = policy.snapshot()
+    taken["state"]["weights"]["a"] = 99
+    assert policy.snapshot()["state"]["weights"] == {"a": 2}

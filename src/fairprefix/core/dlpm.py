@@ -191,7 +191,7 @@ class DLPM(BasePolicy):
         for account in self._table:
             self._settled_account(account)
         return {
-            "weights": self._weights,
+            "weights": dict(self._weights),
             "round": self._schedule.round,
             "accounts": self._table.dump(_SAVED),
         }

@@ -170,7 +170,7 @@ class VTC(BasePolicy):
 
     def _state(self) -> dict[str, Any]:
         return {
-            "weights": self._weights,
+            "weights": dict(self._weights),
             "scale": self._scale,
             "last_left": self._last_left,
             "accounts": self._table.dump(_SAVED),

@@ -1,0 +1,37 @@
+"""Looking changes nothing: neither `peek` nor `plan` leaves a trace in what the policy does."""
+
+from __future__ import annotations
+
+from fairprefix.testing.checks.determinism import same_decisions
+from fairprefix.testing.checks.registry import Check
+from fairprefix.testing.checks.workloads import anything
+from fairprefix.testing.driver import Driver
+from fairprefix.testing.events import History
+from fairprefix.testing.lab import Lab
+
+
+def check(lab: Lab, history: History) -> None:
+    """Look more often than needed."""
+    looked = lab.run(history, hook=_look)
+    same_decisions("the policy that was looked at", lab.run(history).decisions(), looked.decisions())
+
+
+def _look(driver: Driver) -> None:
+    policy = driver.slot.policy
+    state, snapshot = policy.canonical(), policy.snapshot()
+    for limit in (3, 1):
+        offered, planned = policy.peek(), policy.plan(limit)
+        first = planned[0] if planned else None
+        assert first is offered, f"peek() offers {offered and offered.id}, plan() begins with {first and first.id}"
+    assert policy.peek() is offered, "peek() offers somebody else when it is asked again"
+    assert policy.canonical() == state, "looking changed the state"
+    assert policy.snapshot() == snapshot, "looking changed the snapshot"
+    policy.validate()
+
+
+CHECK = Check(
+    name="looking",
+    claim="peek and plan commit nothing, and agree with each other",
+    run=check,
+    data=anything,
+)

@@ -1,0 +1,65 @@
+"""Interrupts a policy that does not return.
+
+On the main thread a timer signal interrupts anything, also a call that sleeps. Elsewhere, or where there are no
+such signals (Windows), a second thread raises the exception asynchronously in the hanging one: that works in
+CPython, and interrupts Python code but not a call into C that does not return. Without either there is no limit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+class TimeIsUpError(BaseException):
+    """The time limit is over. Not an `Exception`: a policy that catches those is interrupted all the same."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeIsUpError` in the body when it takes longer; a timer that was running before runs on."""
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and hasattr(signal, "setitimer"):
+        with _by_signal(seconds):
+            yield
+    else:
+        with _by_thread(seconds):
+            yield
+
+
+@contextmanager
+def _by_signal(seconds: float) -> Iterator[None]:
+    def ring(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise TimeIsUpError
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+@contextmanager
+def _by_thread(seconds: float) -> Iterator[None]:
+    victim = ctypes.c_ulong(threading.get_ident())
+    over = threading.Event()
+
+    def ring() -> None:
+        if not over.wait(seconds) and hasattr(ctypes, "pythonapi"):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(victim, ctypes.py_object(TimeIsUpError))
+
+    watcher = threading.Thread(target=ring, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -1,0 +1,173 @@
+"""The credit gate with predicted instead of longest outputs: what wrong predictions cost."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from tests.formal.smt.induction import Step, System, every_transition_can_happen, prove, violation
+from tests.formal.smt.logic import (
+    Formula,
+    Term,
+    all_of,
+    any_of,
+    any_real,
+    larger,
+    real,
+    refute,
+    same,
+)
+
+quantum, slack, request, under, over = (real(name) for name in ("Q", "S", "U", "V_under", "V_over"))
+"""U: the most one request is predicted to cost. V: w_q*N times the largest error of a prediction."""
+
+
+@frozen
+class Predicted:
+    """One client whose running requests hold what they are predicted to produce."""
+
+    q: Term
+    h: Term
+    """Predicted output that is still to come."""
+    overrun: Term
+    """Output beyond the predictions of requests that still run; it lowers what the gate takes for h."""
+    unforeseen: Term
+    """How much further their outputs may exceed the predictions."""
+    refundable: Term
+    """Predictions that were charged and may turn out too large."""
+
+
+def _any() -> Predicted:
+    return Predicted(*(any_real(name) for name in ("q", "h", "overrun", "unforeseen", "refundable")))
+
+
+def _gate_is_open(client: Predicted) -> Formula:
+    return client.q - larger(client.h - client.overrun, 0) > 0
+
+
+def _admit(client: Predicted) -> Step[Predicted]:
+    c, a, e, o = any_real("c"), any_real("a"), any_real("e"), any_real("o")
+    after = evolve(
+        client,
+        q=client.q - c,
+        h=client.h + a,
+        unforeseen=client.unforeseen + e,
+        refundable=client.refundable + o,
+    )
+    return Step(
+        all_of(
+            _gate_is_open(client),
+            *(c >= 0, a >= 0, c + a <= request, e >= 0, o >= 0, o <= c),
+            after.overrun + after.unforeseen <= under,
+            after.refundable <= over,
+        ),
+        after,
+    )
+
+
+def _produce(client: Predicted) -> Step[Predicted]:
+    t = any_real("t")
+    return Step(all_of(t > 0, t <= client.h), evolve(client, q=client.q - t, h=client.h - t))
+
+
+def _exceed(client: Predicted) -> Step[Predicted]:
+    t = any_real("t")
+    after = evolve(client, q=client.q - t, overrun=client.overrun + t, unforeseen=client.unforeseen - t)
+    return Step(all_of(t > 0, t <= client.unforeseen), after)
+
+
+def _end(client: Predicted) -> Step[Predicted]:
+    d, v, e = any_real("d"), any_real("v"), any_real("e")
+    after = evolve(client, h=client.h - d, overrun=client.overrun - v, unforeseen=client.unforeseen - e)
+    return Step(
+        all_of(
+            *(d >= 0, d <= client.h, v >= 0, v <= client.overrun),
+            *(e >= 0, e <= client.unforeseen, d + v + e > 0),
+        ),
+        after,
+    )
+
+
+def _settle(client: Predicted) -> Step[Predicted]:
+    x = any_real("x")
+    after = evolve(client, q=client.q + x, refundable=client.refundable - x)
+    return Step(all_of(x > 0, x <= client.refundable), after)
+
+
+def _refill(client: Predicted) -> Step[Predicted]:
+    held = larger(client.h - client.overrun, 0)
+    due = any_of(client.q <= 0, all_of(client.q - held <= 0, client.q <= slack))
+    return Step(due, evolve(client, q=client.q + quantum))
+
+
+PREDICTED = System[Predicted](
+    state=_any,
+    given=all_of(quantum > 0, slack >= 0, request > 0, under >= 0, over >= 0),
+    example=all_of(same(quantum, 2), same(slack, 1), same(request, 4), same(under, 2), same(over, 1)),
+    start=lambda client: all_of(
+        *(same(x, 0) for x in (client.q, client.h, client.overrun, client.unforeseen, client.refundable))
+    ),
+    transitions={
+        "is admitted": _admit,
+        "produces as predicted": _produce,
+        "produces more": _exceed,
+        "ends a request": _end,
+        "is given back a prediction": _settle,
+        "is refilled": _refill,
+    },
+    invariant=lambda client: {
+        "amounts": all_of(
+            *(client.h >= 0, client.overrun >= 0, client.unforeseen >= 0),
+            *(client.refundable >= 0, client.refundable <= over),
+        ),
+        "errors": client.overrun + client.unforeseen <= under,
+        "lowest": client.q - client.h - client.unforeseen > -(request + under),
+        "highest": client.q + client.refundable <= quantum + slack + over,
+    },
+    claim=lambda client: {
+        "lowest": client.q > -(request + under),
+        "highest": client.q <= quantum + slack + over,
+    },
+)
+
+
+def test_wrong_predictions_widen_the_counters_range_by_their_errors() -> None:
+    """-(U + w_q*N*e-) < q <= Q + S + w_q*N*e+, the latter only where predictions are charged."""
+    prove(PREDICTED)
+
+
+def test_every_event_with_predictions_can_happen() -> None:
+    """The proof is not empty."""
+    every_transition_can_happen(PREDICTED)
+
+
+def test_too_small_predictions_cost_nothing_less_than_their_errors() -> None:
+    """Control: with outputs beyond the predictions the range without w_q*N*e- is left."""
+    assert violation(evolve(PREDICTED, claim=lambda client: {"lowest": client.q > -request})) is not None
+
+
+def test_too_large_predictions_raise_the_counter_only_where_they_are_charged() -> None:
+    """Predictions that are only held, not charged, leave q <= Q + S as it is: e+ costs nothing then."""
+    given = all_of(PREDICTED.given, same(over, 0))
+    prove(
+        evolve(
+            PREDICTED,
+            given=given,
+            example=all_of(given, same(under, 1)),
+            claim=lambda client: {
+                "highest": client.q <= quantum + slack,
+            },
+        )
+    )
+
+
+def test_the_surcharge_on_an_interval_counts_both_errors_of_both_clients_once() -> None:
+    """Two clients drift 2*w_q*N*(e+ + e-) further apart over an interval, and half of that from a fresh start."""
+    names = ("q_f", "q_g", "q_f then", "q_g then", "granted")
+    q_f, q_g, then_f, then_g, granted = (real(name) for name in names)
+    drift = (then_f + granted - q_f) - (then_g + granted - q_g)
+    ranges = [all_of(q > -(request + under), q <= quantum + slack + over) for q in (q_f, q_g, then_f, then_g)]
+    gap = 2 * (request + quantum + slack)
+    assert refute(drift < gap + 2 * (under + over), *ranges) is None
+    assert refute(drift < gap + under + over, *ranges, over + under > 0) is not None
+    at_first = [same(then_f, 0), same(then_g, 0)]
+    assert refute(drift < request + quantum + slack + under + over, *ranges, *at_first) is None

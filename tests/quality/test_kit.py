@@ -1,0 +1,400 @@
+"""The kit gives a clear verdict on whatever it is handed, tells it well, and repeats it for the same seed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
+from hypothesis.stateful import run_state_machine_as_test
+
+from fairprefix.core.catalog import make_policy
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.dlpm import DLPM
+from fairprefix.core.errors import ConfigError
+from fairprefix.core.fcfs import FCFS
+from fairprefix.core.history import Replay
+from fairprefix.core.prefixes import Prefixes
+from fairprefix.core.request import Request
+from fairprefix.testing import Claims, ConformanceError, check_policy, policy_machine, strategies
+from fairprefix.testing.checks import CHECKS, NAMES
+from fairprefix.testing.events import Arrive, EngineLimits, History, Step
+from fairprefix.testing.lab import Lab, MakePolicy, Subject
+from fairprefix.testing.mutants.deficit import CountsInFloats, ForgivesDebt
+from fairprefix.testing.mutants.order import ByMood
+from fairprefix.testing.runner import SMALL
+
+BOUND = Claims(bound="dlpm", keeps_debt=True)
+
+
+class Hangs(FCFS):
+    """Does not return once three requests wait."""
+
+    def peek(self) -> Request | None:
+        """Look for ever."""
+        while len(self._entries) > 2:
+            time.sleep(0.01)
+        return super().peek()
+
+
+class CatchesAll(Hangs):
+    """Hangs, and catches every exception on the way."""
+
+    def peek(self) -> Request | None:
+        """Look for ever, whatever happens."""
+        while True:
+            try:
+                return super().peek()
+            except Exception:  # noqa: BLE001, S112, PERF203
+                continue
+
+
+class RaisesLate(FCFS):
+    """Fails when it is asked to plan."""
+
+    def plan(self, limit: int) -> Sequence[Request]:
+        """Fail."""
+        raise ZeroDivisionError(f"limit {limit}")
+
+
+class SpoilsTheConfig(DLPM):
+    """Writes into the table of weights that it is given."""
+
+    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
+        super().__init__(config, prefixes)
+        config.weights["somebody"] = 1  # type: ignore[index]
+
+
+def no_arguments() -> FCFS:
+    """Take nothing where (config, prefixes) is given."""
+    return FCFS(SMALL)
+
+
+def dawdles(config: PolicyConfig, prefixes: Prefixes) -> FCFS:
+    """Take too long to make a policy."""
+    time.sleep(10)
+    return FCFS(config, prefixes)
+
+
+def refuses(config: PolicyConfig, prefixes: object) -> FCFS:
+    """Fail to make a policy."""
+    raise ValueError(f"no {config.policy} today: {prefixes is None}")
+
+
+# Factories and policies that do not work.
+
+
+@pytest.mark.parametrize(
+    ("factory", "verdict"),
+    [
+        (no_arguments, "it raised TypeError: no_arguments() takes 0 positional arguments but 2 were given"),
+        (refuses, "it raised ValueError: no dlpm today: False"),
+        (
+            lambda _config, _prefixes: 7,
+            "it returned 7, which is no fairprefix.core.policy.Policy: it lacks arrive",
+        ),
+        ("a name", "make_policy = 'a name' is not valid: expected a function of (config, prefixes)"),
+    ],
+)
+def test_a_factory_that_does_not_work_gets_one_clear_verdict(factory: MakePolicy, verdict: str) -> None:
+    """Nothing is run, and each check says why."""
+    report = check_policy(factory)
+    assert not report.ok
+    assert not report.failed
+    assert verdict in report["termination"].detail
+    assert {v.status for v in report.verdicts} == {"not run", "skipped"}
+    with pytest.raises(ConformanceError, match="not run"):
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize("factory", [Hangs, CatchesAll])
+def test_a_policy_that_hangs_is_interrupted(factory: type[FCFS]) -> None:
+    """The time limit turns a hang into a failure with a short history, and the timer is gone afterwards."""
+    start = time.monotonic()
+    verdict = check_policy(factory, only=["termination"], time_limit_s=0.5)["termination"]
+    assert verdict.status == "failed"
+    assert verdict.detail == "peek() did not return within 0.5 s"
+    assert verdict.story is not None
+    assert len(verdict.story.history.events) == 1
+    assert time.monotonic() - start < 5
+    time.sleep(0.6)
+
+
+def test_a_factory_that_hangs_is_interrupted() -> None:
+    """A factory has as little time as a policy."""
+    detail = check_policy(dawdles, time_limit_s=0.3)["termination"].detail
+    assert detail.endswith("make_policy() did not return within 0.3 s")
+
+
+def test_a_factory_that_nobody_can_import_is_checked_in_this_process_alone() -> None:
+    """The verdict on hash seeds says that it was left out."""
+    verdict = check_policy(partial(FCFS), only=["hash_seed"])["hash_seed"]
+    assert (verdict.status, verdict.detail) == ("passed", "left out: no other process can import the factory")
+
+
+def test_a_policy_that_hangs_is_interrupted_on_any_thread() -> None:
+    """Away from the main thread, where no signal arrives, another thread interrupts the policy."""
+    verdicts: list[str] = []
+
+    def work() -> None:
+        verdicts.append(check_policy(Hangs, only=["termination"], time_limit_s=0.5)["termination"].detail)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(20)
+    assert verdicts == ["peek() did not return within 0.5 s"]
+
+
+def test_a_policy_that_raises_fails_where_it_raises() -> None:
+    """An exception of the policy's own is a failure with a story, never a crash of the kit."""
+    report = check_policy(RaisesLate, examples=5)
+    assert {verdict.check for verdict in report.failed} == {"only_queued", "capacity", "looking"}
+    assert report["looking"].detail == "ZeroDivisionError: limit 3"
+    assert report["looking"].story is not None
+
+
+def test_a_check_that_saw_no_whole_history_has_not_passed() -> None:
+    """Where the policy raises, the checks that it keeps from their work are not counted as passed."""
+
+    class RaisesAtOnce(FCFS):
+        def begin_pass(self) -> None:
+            raise RuntimeError("no pass")
+
+    report = check_policy(RaisesAtOnce, examples=5, claims=BOUND)
+    assert report["life_cycle"].detail == "begin_pass() raised RuntimeError: no pass"
+    assert report["bound"].status == "not run"
+    assert "begin_pass() raised RuntimeError" in report["bound"].detail
+
+
+def test_a_policy_that_spoils_its_input_is_found_out() -> None:
+    """The table of weights belongs to whoever made it."""
+    config = PolicyConfig(quantum=10, weights={})
+    assert check_policy(SpoilsTheConfig, config=config, only=["inputs"])["inputs"].detail == (
+        "the configuration was changed"
+    )
+
+
+def test_a_policy_that_throws_dice_is_found_out() -> None:
+    """One that decides differently each time fails, whether or not the difference can be reproduced."""
+    report = check_policy(ByMood, only=["determinism"])
+    assert report["determinism"].status == "failed"
+
+
+# Reports.
+
+
+def test_a_report_tells_every_failure() -> None:
+    """The text has a line for every check that ran and the story of each failure; the error carries the same."""
+    report = check_policy(CountsInFloats, examples=30, only=["termination", "conservation", "bound"], claims=BOUND)
+    text = report.to_text()
+    assert "1 failed" in text
+    assert "passed   termination" in text
+    assert "failed   conservation" in text
+    assert "=> snapshot.state.accounts.accounts[0].balance = 9.0 is no integer" in text
+    assert "found with seed 0" in text
+    with pytest.raises(ConformanceError) as raised:
+        report.raise_if_failed()
+    assert str(raised.value) == text
+    assert raised.value.report is report
+
+
+def test_a_report_is_plain_data() -> None:
+    """Everything can be written as JSON: verdicts, stories, the picture's numbers and the log."""
+    report = check_policy(CountsInFloats, examples=30, only=["conservation"])
+    data = json.loads(json.dumps(report.to_mapping()))
+    assert data["ok"] is False
+    (verdict,) = [verdict for verdict in data["verdicts"] if verdict["status"] == "failed"]
+    assert verdict["check"] == "conservation"
+    assert verdict["story"]["service"]["a"][-1] == [0, 3]
+    assert verdict["story"]["backlogged"]["a"] == [[0, 0]]
+
+
+def test_a_story_can_be_replayed() -> None:
+    """The log of a story is a history that the library replays, and its repr makes the same history."""
+    verdict = check_policy(ForgivesDebt, examples=200, only=["rejoin_bound"], claims=BOUND)["rejoin_bound"]
+    story = verdict.story
+    assert story is not None
+    replay = Replay(story.log[0])
+    decisions = [decision for event in story.log[1:] if (decision := replay.step(event))]
+    assert len(decisions) > 10
+    names = {"History": History, "EngineLimits": EngineLimits, "Arrive": Arrive, "Step": Step}
+    assert eval(repr(story.history), names) == story.history  # noqa: S307
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    """Two runs with one seed find the same; another seed may find another history."""
+    first, second = (check_policy(FCFS, only=["refill_rules"], claims=BOUND, seed=7) for _ in range(2))
+    assert first["refill_rules"].story == second["refill_rules"].story
+    assert first["refill_rules"].status == "failed"
+    assert first["refill_rules"].seed == 7
+
+
+def test_what_is_not_claimed_is_not_checked() -> None:
+    """Claiming nothing leaves the universal checks; each other one names the claim that it needs."""
+    report = check_policy(make_policy, examples=1)
+    skipped = {verdict.check: verdict.detail for verdict in report.verdicts if verdict.status == "skipped"}
+    assert skipped["bound"] == "needs the claim bound"
+    assert skipped["bounded_wait"] == "needs the claim bounded_wait"
+    universal = {check.name for check in CHECKS if check.enabled_by == "always"}
+    assert set(skipped) == set(NAMES) - universal
+
+
+def test_a_check_can_be_left_out() -> None:
+    """`skip` and `only` choose checks by name."""
+    report = check_policy(make_policy, examples=1, only=["capacity", "inputs"], skip=["inputs"])
+    assert [verdict.check for verdict in report.verdicts if verdict.status == "passed"] == ["capacity"]
+
+
+def test_running_out_of_time_is_no_failure() -> None:
+    """A check that finds nothing in its time has passed, and says how far it got."""
+    verdict = check_policy(make_policy, examples=100_000, only=["termination"], time_limit_s=0.3)["termination"]
+    assert verdict.status == "passed"
+    assert verdict.detail == f"time ran out after {verdict.examples} histories"
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"examples": 0}, "examples = 0 is not valid: expected an integer >= 1"),
+        ({"only": ["boundd"]}, "check = 'boundd' is not valid"),
+        ({"skip": ["terminate"]}, "did you mean 'termination'"),
+        ({"time_limit_s": 0}, "time_limit_s = 0 is not valid"),
+    ],
+)
+def test_a_wrong_argument_is_refused(arguments: dict[str, Any], message: str) -> None:
+    """The error names the argument, its value and what is valid."""
+    with pytest.raises(ConfigError, match=message):
+        check_policy(make_policy, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"bound": "dlmp"}, "did you mean 'dlpm'"),
+        ({"reservation": "half"}, "reservation = 'half' is not valid"),
+        ({"recompute": "never"}, "recompute = 'never' is not valid"),
+        ({"bounded_wait": 0}, "bounded_wait = 0 is not valid"),
+        ({"keeps_debt": True}, "False without a bound"),
+    ],
+)
+def test_a_wrong_claim_is_refused(claims: dict[str, Any], message: str) -> None:
+    """Claims are checked when they are made."""
+    with pytest.raises(ConfigError, match=message):
+        Claims(**claims)
+
+
+def test_a_bound_of_ones_own_is_checked() -> None:
+    """A function claims a number and no rule: DLPM keeps a generous one, and not a tiny one."""
+
+    def checked(units: int) -> str:
+        claims = Claims(bound=lambda _config, _engine, _weights: units)
+        report = check_policy(make_policy, claims=claims, only=["bound", "refill_rules"])
+        assert report["refill_rules"].status == "skipped"
+        return report["bound"].status
+
+    assert (checked(10_000), checked(1)) == ("passed", "failed")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: strategies.clients(names=()),
+        lambda: strategies.clients(names="abc"),
+        lambda: strategies.clients(min_size=4),
+        lambda: strategies.prefix_trees(max_children=10),
+        lambda: strategies.engine_limits(unit=0),
+        lambda: strategies.engine_limits(max_memory=11),
+        lambda: strategies.engine_limits(reservations=("half",)),
+        lambda: strategies.requests(limits=EngineLimits(kv_tokens=6)),
+        lambda: strategies.histories(kinds=(Step,)),
+        lambda: strategies.histories(max_events=0),
+        lambda: strategies.configurations(max_quantum=True),
+        lambda: strategies.weights(max_weight=0),
+    ],
+)
+def test_a_strategy_checks_its_arguments_at_once(wrong: Callable[[], object]) -> None:
+    """Wrong arguments are refused when the strategy is made, not when it is drawn from."""
+    with pytest.raises(InvalidArgument):
+        wrong()
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_strategies_make_valid_values(data: st.DataObject) -> None:
+    """Clients, trees, configurations and histories are valid, and every history ends under FCFS."""
+    names = data.draw(strategies.clients(min_size=2))
+    tree = data.draw(strategies.prefix_trees())
+    assert () in tree
+    assert all(chain[:-1] in tree for chain in tree if chain)
+    assert data.draw(strategies.configurations(names=names)).quantum >= 1
+    history = data.draw(strategies.histories(names=names, prefixes=tree))
+    trace = Lab(Subject(FCFS, SMALL, Claims())).run(history)
+    assert trace.broken is None
+    finished = [fact for fact in trace.facts if type(fact).__name__ == "Finished"]
+    assert len(finished) == len(trace.clients)
+
+
+# The state machine.
+
+_QUICK = settings(
+    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+@pytest.mark.parametrize("values", [{}, {"gate": "credit"}, {"policy": "vtc"}, {"policy": "lpm"}])
+def test_the_machine_accepts_the_shipping_policies(values: dict[str, Any]) -> None:
+    """Longer histories, judged after every event, find nothing wrong."""
+    config = PolicyConfig(**({"quantum": 10, "slack": 20} | values))
+    run_state_machine_as_test(
+        policy_machine(make_policy, config=config, claims=Claims.of(config)), settings=_QUICK
+    )
+
+
+def test_the_machine_finds_a_wrong_rule() -> None:
+    """A policy that breaks its rule fails with the rule's own message."""
+    machine = policy_machine(FCFS, claims=BOUND)
+    with pytest.raises(AssertionError, match="is offered without credit"):
+        run_state_machine_as_test(machine, settings=settings(_QUICK, max_examples=100, phases=[Phase.generate]))
+
+
+# Installation.
+
+
+def run_python(code: str) -> str:
+    """Return what a program prints in a process of its own."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+
+
+def test_without_hypothesis_one_sentence_says_what_to_install() -> None:
+    """Importing the kit without its extra tells the command that installs it, and no chain of exceptions."""
+    code = (
+        "import sys\n"
+        "sys.modules['hypothesis'] = None\n"
+        "try:\n"
+        "    import fairprefix.testing\n"
+        "except ImportError as error:\n"
+        "    print(error, error.__cause__, error.__suppress_context__)\n"
+    )
+    sentence = "fairprefix.testing needs Hypothesis: pip install 'fairprefix[testing]'"
+    assert run_python(code) == f"{sentence} None True\n"
+
+
+def test_the_kit_needs_neither_pytest_nor_the_simulator() -> None:
+    """Hypothesis is all that it imports beyond the core."""
+    code = (
+        "import sys, fairprefix.testing, fairprefix.testing.mutants\n"
+        "print([name for name in ('pytest', 'fairprefix.sim', 'fairprefix.cli', 'numpy') if name in sys.modules])"
+    )
+    assert run_python(code) == "[]\n"
