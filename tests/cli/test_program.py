@@ -95,7 +95,7 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "command",
-        [[], ["simulate"], ["replay"], ["config"], ["config", "check"], ["config", "show"]],
+        [[], ["simulate"], ["replay"], ["verify"], ["config"], ["config", "check"], ["config", "show"]],
         ids=" ".join,
     )
     def test_every_command_has_examples(self, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

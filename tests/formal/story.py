@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
@@ -31,7 +31,7 @@ class Story:
         self,
         config: PolicyConfig,
         engine: Engine,
-        kinds: dict[Client, tuple[Kind, ...]],
+        kinds: Mapping[Client, tuple[Kind, ...]],
         *,
         slots: int = 3,
         make: Callable[[PolicyConfig, PrefixIndex | None], BasePolicy] = make_policy,

@@ -17,7 +17,7 @@ from fairprefix.core.cost import Receipt
 from fairprefix.core.policy import Refusal
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
-from tests.property.oracle import Job, Oracle, Settings
+from fairprefix.testing.oracle import Job, Oracle, Settings
 
 CLIENTS = ("a", "b", "c", "d")
 NAMESPACES = ("", "salted")

@@ -11,8 +11,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.dlpm import DLPM
+from fairprefix.testing.oracle import DLPMOracle, Oracle
 from tests.property.machine import CLIENTS, PolicyMachine, machine_settings, weighted
-from tests.property.oracle import DLPMOracle, Oracle
 
 COMMON = {
     "policy": st.just("dlpm"),

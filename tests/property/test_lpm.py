@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from fairprefix.core.config import PolicyConfig
+from fairprefix.testing.oracle import LPMOracle, Oracle
 from tests.property.machine import PolicyMachine, machine_settings
-from tests.property.oracle import LPMOracle, Oracle
 
 
 class LPMMachine(PolicyMachine):

@@ -12,8 +12,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.vtc import VTC
+from fairprefix.testing.oracle import Oracle, VTCOracle
 from tests.property.machine import CLIENTS, PolicyMachine, machine_settings, weighted
-from tests.property.oracle import Oracle, VTCOracle
 
 
 class VTCMachine(PolicyMachine):

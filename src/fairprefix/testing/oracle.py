@@ -232,6 +232,7 @@ class OldestInTurn(Oracle):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.admissions: dict[str, int] = {}
+        self.counted: set[str] = set()
 
     def line(self, r: Job) -> str:
         """Return which queue a request stands in."""
@@ -239,20 +240,29 @@ class OldestInTurn(Oracle):
 
     def may_be_next(self, r: Job) -> bool:
         """Return whether it fits, and its queue is not waiting to admit another."""
+        return not r.refused and (r is self.oldest(r) or not self.oldest_is_due(r))
+
+    def oldest(self, r: Job) -> Job:
+        """Return the oldest request of the queue that a request stands in."""
+        return next(other for other in self.queue() if self.line(other) == self.line(r))
+
+    def oldest_is_due(self, r: Job) -> bool:
+        """Return whether the next admission from that queue is its oldest request's."""
         k = self.settings.bounded_wait
-        if r.refused:
-            return False
-        if k is not None and (self.admissions.get(self.line(r), 0) + 1) % k == 0:
-            return r is next(other for other in self.queue() if self.line(other) == self.line(r))
-        return True
+        return k is not None and (self.admissions.get(self.line(r), 0) + 1) % k == 0
 
     def admitting(self, r: Job) -> None:
-        """Count."""
-        self.admissions[self.line(r)] = self.admissions.get(self.line(r), 0) + 1
+        """Count, unless the host has passed over the oldest although it was due: it stays due."""
+        if r is self.oldest(r) or not self.oldest_is_due(r):
+            self.admissions[self.line(r)] = self.admissions.get(self.line(r), 0) + 1
+            self.counted.add(r.id)
+        else:
+            self.counted.discard(r.id)
 
     def not_admitted(self, r: Job) -> None:
         """Count back."""
-        self.admissions[self.line(r)] -= 1
+        if r.id in self.counted:
+            self.admissions[self.line(r)] -= 1
 
 
 class LPMOracle(OldestInTurn):

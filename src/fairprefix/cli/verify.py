@@ -1,0 +1,172 @@
+"""`fairprefix verify`: try to break a scheduling policy, and tell the story of whatever broke."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from fairprefix.cli.errors import UsageError
+from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.options import positive, whole
+from fairprefix.cli.output import emit
+from fairprefix.configfile import make_config, read_settings
+from fairprefix.core.config import POLICIES, PolicyConfig
+from fairprefix.core.errors import nearest
+
+if TYPE_CHECKING:
+    from fairprefix.testing import Claims, Report
+
+SCHEMA = 1
+BROKEN = 1
+"""Exit code when a check has failed, or could not be run."""
+
+SMALL = {"quantum": 10, "slack": 20}
+"""Settings that make short histories, and so short stories, possible."""
+
+EPILOG = """\
+examples:
+  fairprefix verify my_module:make_policy                      what every policy has to keep
+  fairprefix verify my_module:make_policy --claim bound=dlpm --claim keeps_debt
+      what yours promises besides: bound=dlpm|credit|vtc, weighted, locality_aware, keeps_debt, bounded_wait=K,
+      reservation=full|none, recompute=free|charged
+  fairprefix verify dlpm --examples 1000 --seed 7              a policy of this package, with all that it claims
+  fairprefix verify my_module:make_policy --only snapshots,termination --json verdicts.json --logs broken/
+
+make_policy is called with (config, prefixes) and returns a new policy (fairprefix.Policy). Modules are looked for
+in the current directory as well. Exit code 0: nothing broke; 1: something did; 2: the command line is wrong."""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name this type)
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="try to break a scheduling policy",
+        description="Run the conformance kit on a policy: named checks, each with a shrunk story when it fails.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("policy", metavar="MODULE:FACTORY", help=f"your factory, or one of {', '.join(POLICIES)}")
+    parser.add_argument(
+        "--claim", metavar="NAME[=VALUE]", action="append", default=[], help="what the policy promises (repeat)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="settings that the factory is given (.toml, .json, .yaml)"
+    )
+    parser.add_argument("--examples", type=whole(1), default=100, metavar="N", help="histories per check (100)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="of the random histories (0)")
+    parser.add_argument("--only", metavar="CHECK,...", type=_names, default=(), help="run these checks alone")
+    parser.add_argument("--skip", metavar="CHECK,...", type=_names, default=(), help="leave these checks out")
+    parser.add_argument(
+        "--time-limit", type=positive, default=60.0, metavar="S", help="seconds per check (default: 60)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON; - is standard output")
+    parser.add_argument("--logs", metavar="DIR", help="write the history of each failure, for `fairprefix replay`")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; see `fairprefix verify --help`."""
+    kit = _kit()
+    if args.json and args.json != STDOUT:
+        check_target("--json", args.json)
+    settings = {} if args.config is None else read_settings(args.config)
+    config = make_config(SMALL | settings, args.config or "the default settings")
+    factory, config, claims = _subject(args.policy, config)
+    claims = _claimed(claims, args.claim)
+    report: Report = kit.check_policy(
+        factory,
+        claims=claims,
+        config=config,
+        examples=args.examples,
+        only=args.only,
+        skip=args.skip,
+        seed=args.seed,
+        time_limit_s=args.time_limit,
+    )
+    if args.json:
+        _write_json(args.json, report)
+    emit(report.to_text(), sys.stderr if args.json == STDOUT else None)
+    if args.logs:
+        _write_logs(Path(args.logs), report)
+    return 0 if report.ok else BROKEN
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _kit() -> Any:  # noqa: ANN401 (a module that may be missing)
+    try:
+        return importlib.import_module("fairprefix.testing")
+    except ImportError as missing:
+        raise UsageError(str(missing)) from None
+
+
+def _subject(name: str, config: PolicyConfig) -> tuple[Any, PolicyConfig, Claims]:
+    """Return factory, configuration and claims of what is to be verified."""
+    from fairprefix.core.catalog import make_policy  # noqa: PLC0415 (after the kit is known to be there)
+    from fairprefix.testing import Claims  # noqa: PLC0415
+
+    if name in POLICIES:
+        config = attrs.evolve(config, policy=name)
+        return make_policy, config, Claims.of(config)
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        hint = nearest(name, POLICIES)
+        raise UsageError(f"{name!r} is not valid: expected MODULE:FACTORY or one of {', '.join(POLICIES)}{hint}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as problem:  # noqa: BLE001 (whatever the module does when it is imported)
+        raise UsageError(f"cannot import {module!r}: {type(problem).__name__}: {problem}") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"module {module!r} has no {attribute!r}{nearest(part, dir(found))}")
+        found = getattr(found, part)
+    return found, config, Claims()
+
+
+def _claimed(claims: Claims, given: list[str]) -> Claims:
+    """Return the claims with those of the command line."""
+    kinds = {field.name: field.default for field in attrs.fields(type(claims))}
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if name not in kinds:
+            raise UsageError(
+                f"--claim {text}: there is no claim {name!r}{nearest(name, kinds)}; known: {', '.join(kinds)}"
+            )
+        if isinstance(kinds[name], bool):
+            if equals and value not in ("true", "false"):
+                raise UsageError(f"--claim {text}: expected true or false")
+            values[name] = value != "false"
+        elif not equals:
+            raise UsageError(f"--claim {text}: a value is missing, expected {name}=VALUE")
+        else:
+            values[name] = int(value) if value.isdigit() else value
+    return attrs.evolve(claims, **values)
+
+
+def _write_json(target: str, report: Report) -> None:
+    text = json.dumps({"schema": SCHEMA, **report.to_mapping()}, indent=1)
+    if target == STDOUT:
+        emit(text)
+        return
+    with replacing(target) as path:
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _write_logs(folder: Path, report: Report) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for verdict in report.failed:
+        if verdict.story and verdict.story.log:
+            with replacing(str(folder / f"{verdict.check}.jsonl")) as path:
+                lines = "".join(f"{json.dumps(dict(event))}\n" for event in verdict.story.log)
+                path.write_text(lines, encoding="utf-8")
