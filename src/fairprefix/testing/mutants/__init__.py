@@ -9,7 +9,6 @@ from __future__ import annotations
 from attrs import evolve, frozen
 
 from fairprefix.core.config import PolicyConfig
-from fairprefix.core.dlpm import DLPM
 from fairprefix.core.fcfs import FCFS
 from fairprefix.core.lpm import LPM
 from fairprefix.testing.checks import CHECKS
