@@ -1,0 +1,118 @@
+"""What the pages on policies of one's own show is true: their code runs, and the kit says what is shown."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+import pytest
+from attrs import fields
+
+from fairprefix.testing.checks import CHECKS, NAMES
+from fairprefix.testing.checks.registry import UNIVERSAL
+from fairprefix.testing.claims import Claims
+
+DOCS = Path(__file__).parents[2] / "docs"
+WRITE, TEST = "write-a-policy.md", "test-your-policy.md"
+MODULE = "my_policy"
+"""What the pages call the module of the example."""
+
+WIDEST = 115
+
+
+def text_of(page: str) -> str:
+    """Return a page."""
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    """Return the code blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
+
+
+def executed(page: str) -> dict[str, Any]:
+    """Execute the code of a page in order, in one namespace, and return that."""
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for code in blocks(page):
+        exec(compile(code, page, "exec"), namespace)  # noqa: S102 (that is the point)
+    return namespace
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Put the example where the pages put it: into a module that can be imported."""
+    folder = tmp_path_factory.mktemp("example")
+    (folder / f"{MODULE}.py").write_text(blocks(WRITE)[0], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        importlib.invalidate_caches()
+        yield
+    sys.modules.pop(MODULE, None)
+
+
+@pytest.fixture(scope="module")
+def tested(example: None) -> dict[str, Any]:  # noqa: ARG001 (the page imports it)
+    """Return what the page on testing has defined: it runs the kit, once for all tests here."""
+    return executed(TEST)
+
+
+def test_the_example_runs() -> None:
+    """Every snippet of the page on writing a policy runs, and the example serves in the order shown."""
+    assert executed(WRITE)["order"] == ["a-short", "b-mid", "a-mid", "a-long"]
+
+
+def test_the_example_keeps_its_claims(tested: dict[str, Any]) -> None:
+    """The example passes all checks that its claims switch on, as many as the page shows."""
+    report = tested["report"]
+    assert report.ok, report.to_text()
+    shown = re.search(r"my_policy:make_policy: (.*) \(seed 0\)", text_of(TEST))
+    assert shown
+    assert shown[1] in report.to_text().splitlines()[0]
+
+
+def test_the_broken_variant_is_caught(tested: dict[str, Any]) -> None:
+    """The variant that ignores credit breaks the bound, and the story ends with one client ahead of the other."""
+    story = tested["verdict"].story
+    assert tested["broken"].failed == (tested["verdict"],)
+    assert re.search(r"units ahead of \w while both wait; promised", story.lines[-1])
+
+
+def test_the_suite_has_a_test_per_check(tested: dict[str, Any]) -> None:
+    """The class of the page has one test for each check; one that is not claimed is skipped."""
+    suite = tested["TestMine"]()
+    assert {name for name in dir(suite) if name.startswith("test_")} == {f"test_{name}" for name in NAMES}
+    suite.test_looking()
+    with pytest.raises(SkipTest, match="locality_aware"):
+        suite.test_prefix_order()
+
+
+def test_shown_verdicts_are_those_of_the_kit() -> None:
+    """Every verdict shown names a check that exists, and says what that one says."""
+    claim_of = {check.name: check.claim for check in CHECKS}
+    shown = re.findall(r"^  (?:passed|failed) +(\w+) +(.*?)(?: \.\.\.)?$", text_of(TEST), re.MULTILINE)
+    assert len(shown) > 5
+    assert [claim for name, claim in shown if not claim_of[name].startswith(claim)] == []
+
+
+def test_the_table_names_every_check() -> None:
+    """Universal checks are named as such; each of the others stands in the table of claims."""
+    section = text_of(TEST).split("## What each claim switches on")[1].split("## Read a story")[0]
+    universal, table = section.split("Claims add to them:")
+    always = {check.name for check in CHECKS if check.enabled_by == UNIVERSAL}
+    assert set(re.findall(r"`(\w+)`", universal)) == always
+    assert set(NAMES) - always <= set(re.findall(r"`(\w+)`", table))
+    assert [claim.name for claim in fields(Claims) if f"| `{claim.name}" not in table] == []
+
+
+@pytest.mark.parametrize("page", [WRITE, TEST])
+def test_links_and_lines(page: str) -> None:
+    """Every linked file exists, and no line is too long."""
+    text = text_of(page)
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (DOCS / target).exists(), target
+    assert [line for line in text.splitlines() if len(line) > WIDEST] == []
