@@ -309,7 +309,7 @@ def test_vtc_is_within_twice_and_four_times_the_lemma() -> None:
     assert pair.admits(2 * lemma)
     assert not pair.admits(2 * lemma + 1)
     assert bounds.vtc_both_backlogged(engine(), COST, weights=(1, 3)).value == -(-4 * lemma // 3)
-    assert bounds.vtc_backlogged_vs_any(engine(), COST).value == 4 * lemma
+    assert bounds.vtc_backlogged_vs_any(engine(), COST).value == 2 * lemma
     forced = bounds.lower_bound_work_conserving(engine(), COST)
     assert forced.value == 800 <= pair.value
     assert forced.admits(0)
@@ -457,12 +457,12 @@ def test_a_parameter_outside_its_range_is_refused_by_name(
         call()
 
 
-def test_shared_prompts_break_the_published_vtc_lemma() -> None:
-    """A cached prompt is charged whole but takes no memory, which output fills: 298 where the paper says 200."""
+def test_uncounted_prompts_break_the_published_vtc_lemma() -> None:
+    """Where M leaves cached prompts out, VTC charges 298 where the paper's lemma says 200."""
     small = engine(memory=100, prompt=100, output=99, running=1)
     published = max(COST.extend * 100, COST.output * 100)
-    charged = COST.service(100, 99)  # one token to compute, 99 of output: 100 tokens of memory
+    charged = COST.service(100, 99)  # 99 of 100 prompt tokens cached, and not counted: 1 + 99 tokens fill M
     assert bounds.vtc_lemma(small, COST).value <= published < charged
-    assert charged <= bounds.vtc_lemma(small, COST, prompts_shared=True).value
-    assert bounds.vtc_backlogged_vs_any(small, COST, prompts_shared=True).value == 4 * charged
-    assert bounds.vtc_both_backlogged(small, COST, prompts_shared=True).value == 2 * charged
+    assert charged <= bounds.vtc_lemma(small, COST, cached_prompts_free=True).value
+    assert bounds.vtc_backlogged_vs_any(small, COST, cached_prompts_free=True).value == 2 * charged
+    assert bounds.vtc_both_backlogged(small, COST, cached_prompts_free=True).value == 2 * charged

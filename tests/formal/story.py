@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
@@ -11,9 +11,8 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.ledger import Ledger
-from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Client
-from tests.formal.exhaustive.world import Action, Kind, Scope, World, new_world
+from tests.formal.exhaustive.world import Action, Kind, Make, Scope, World, new_world
 
 HOT = 7
 """A block that every prompt with `hot` begins with, cached from the start."""
@@ -34,7 +33,7 @@ class Story:
         kinds: Mapping[Client, tuple[Kind, ...]],
         *,
         slots: int = 3,
-        make: Callable[[PolicyConfig, PrefixIndex | None], BasePolicy] = make_policy,
+        make: Make = make_policy,
     ) -> None:
         scope = Scope(name="story", config=config, engine=engine, kinds=kinds, live=slots)
         self.world: World = new_world(scope, make)

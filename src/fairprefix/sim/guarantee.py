@@ -36,12 +36,7 @@ def guarantee(config: PolicyConfig, engine: Engine, clients: Iterable[Client]) -
         return None
     pair = lightest_pair(weights)
     if config.policy == "vtc":
-        view = View.CHARGED
-        return Guarantee(
-            vtc_both_backlogged(engine, config.cost, weights=pair, prompts_shared=config.vtc_charge == "input"),
-            view,
-            claimed=True,
-        )
+        return Guarantee(vtc_both_backlogged(engine, config.cost, weights=pair), View.CHARGED, claimed=True)
     return Guarantee(_dlpm(config, engine, pair), View.ACTUAL, claimed=config.policy == "dlpm")
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from attrs import define, frozen
 
 from fairprefix.core.bounds import Bound, CounterRange
-from fairprefix.core.catalog import restore_policy
+from fairprefix.core.catalog import make_policy, restore_policy
 from fairprefix.core.dlpm import DLPM
-from tests.formal.exhaustive.world import Key, Scope, World, new_world
+from tests.formal.exhaustive.world import Key, Make, Scope, World, new_world
 
 F, G = "f", "g"
 UNBOUNDED = 10**6
@@ -90,20 +90,20 @@ class Result:
                 assert counter in counters, counter
 
 
-def explore(scope: Scope, *, give_up: int = 10_000, most: int = 300_000) -> Result:
-    """Visit every state that can be reached.
+def explore(scope: Scope, *, make: Make = make_policy, give_up: int = 10_000, most: int = 300_000) -> Result:
+    """Visit every state that can be reached, of the policy that `make` returns.
 
     Raises:
         AssertionError: the policy's own `validate` fails, a state that should be the same after snapshot and
             restore is not, an idle engine refuses to start anything, or there are more than `most` states.
     """
-    return _Search(scope, most).run(give_up)
+    return _Search(scope, make, most).run(give_up)
 
 
 class _Search:
-    def __init__(self, scope: Scope, most: int) -> None:
+    def __init__(self, scope: Scope, make: Make, most: int) -> None:
         self._scope, self._most = scope, most
-        first = new_world(scope)
+        first = new_world(scope, make)
         self._found: dict[Key, int] = {first.key(): 0}
         self._frontier = deque([first])
         self._both, self._alone = Edges([], [], []), Edges([], [], [])

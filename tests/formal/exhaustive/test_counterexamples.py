@@ -11,15 +11,15 @@ from fractions import Fraction
 import pytest
 
 from fairprefix.core import bounds
-from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.lane import Entry
-from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.vtc import VTC
+from tests.formal.exhaustive import scopes
+from tests.formal.exhaustive.search import UNBOUNDED, explore
 from tests.formal.exhaustive.world import Kind
 from tests.formal.story import Story, hot
 
@@ -131,11 +131,7 @@ def _leads(make: type[DLPM], bursts: int) -> list[int]:
     """Let g take one large request, leave, and return, while f is always queued; return g's leads over f."""
     engine = Engine(reservation="full", kv_tokens=10, max_running=2, longest_input=1, longest_output=9)
     kinds = {"f": (Kind(1, 1), Kind(1, 9)), "g": (hot(1, 9),)}
-
-    def make_it(config: PolicyConfig, index: PrefixIndex | None) -> BasePolicy:
-        return make(config, index)
-
-    story = Story(PolicyConfig(quantum=2, cost_output=1), engine, kinds, slots=4, make=make_it)
+    story = Story(PolicyConfig(quantum=2, cost_output=1), engine, kinds, slots=4, make=make)
     served = {"f": 0, "g": 0}
     leads = []
     story.arrive("f0")
@@ -168,6 +164,14 @@ def test_forgiven_debt_lets_a_returning_client_gain_without_end() -> None:
     assert third[1] > 1.9 * third[0]
     assert third[2] > 2.8 * third[0] > bound.value
     assert max(kept) < bound.value
+
+
+def test_the_search_finds_out_about_forgiven_debt_by_itself() -> None:
+    """Control for the exhaustive search: with debt forgiven it reports a lead without end."""
+    scope = scopes.FORGIVEN
+    bound = bounds.dlpm_backlogged_vs_any(scope.engine, COST, scope.config.quantum)
+    assert explore(scope).f_backlogged < bound.exact
+    assert explore(scope, make=_Forgiving, give_up=10 * bound.value).f_backlogged == UNBOUNDED
 
 
 # The range of the counter, and a fresh start.
@@ -240,7 +244,7 @@ def test_the_lemma_of_vtc_is_too_small_where_cached_prompts_take_no_memory_of_th
     config = PolicyConfig(policy="vtc", cost_output=1)
     apart = _counters_apart(config, engine, hot(1, 1))
     assert apart == 3 > max(2, 2) == bounds.vtc_lemma(engine, COST).exact
-    assert apart <= bounds.vtc_lemma(engine, COST, prompts_shared=True).exact
+    assert apart <= bounds.vtc_lemma(engine, COST, cached_prompts_free=True).exact
     extend_only = PolicyConfig(policy="vtc", cost_output=1, vtc_charge="extend")
     assert _counters_apart(extend_only, engine, hot(1, 1)) == 2
 

@@ -59,8 +59,8 @@ def promised(scope: Scope) -> tuple[Bound, Bound, CounterRange | None]:
         lemma = bounds.vtc_lemma(engine, config.cost)
         any_client = Bound(
             name="lead over a backlogged client",
-            exact=lemma.exact * (2 if engine.reservation == "full" else 3),
-            formula="2*U under full reservation, else 3*U",
+            exact=2 * lemma.exact,
+            formula="2*U",
             source="derived here",
             assumptions=lemma.assumptions,
             relation="<=",

@@ -24,6 +24,8 @@ from fairprefix.core.request import Client, Request
 from fairprefix.core.vtc import VTC
 
 Key = tuple[object, ...]
+Make = Callable[[PolicyConfig, PrefixIndex | None], BasePolicy]
+"""Makes the policy under test."""
 Action = tuple[str, str]
 """What happens, and to which request (or block, or nothing)."""
 _fields = attrgetter(*(attribute.name for attribute in fields(Entry)))
@@ -93,6 +95,7 @@ class World:
     """One state."""
 
     scope: Scope
+    make: Make
     policy: BasePolicy
     index: PrefixIndex | None
     """None where no request has a prefix to share."""
@@ -272,7 +275,7 @@ class World:
     def copy(self) -> World:
         """Return a world in the same state: snapshot and restore, without the detour over JSON."""
         index = self.own_index()
-        old, new = self.policy, make_policy(self.scope.config, index)
+        old, new = self.policy, self.make(self.scope.config, index)
         new._next_seq, new._next_serial = old._next_seq, old._next_serial
         new._load_state(old._state())
         for id, known in old._entries.items():
@@ -285,7 +288,7 @@ class World:
         runs, held = (
             {id: Run(run.extend, run.produced) for id, run in known.items()} for known in (self.runs, self.held)
         )
-        return World(self.scope, new, index, self.cached, runs, held)
+        return World(self.scope, self.make, new, index, self.cached, runs, held)
 
     def returned_in_debt(self, id: str) -> bool:
         """Return whether a request that has just arrived is the only one of a client with a negative counter."""
@@ -330,7 +333,7 @@ class World:
 def new_world(scope: Scope, make: Callable[[PolicyConfig, PrefixIndex | None], BasePolicy] = make_policy) -> World:
     """Return the world before anything has happened."""
     index = _index(scope, ())
-    return World(scope, make(scope.config, index), index)
+    return World(scope, make, make(scope.config, index), index)
 
 
 def _index(scope: Scope, cached: Iterable[int]) -> PrefixIndex | None:
