@@ -24,7 +24,8 @@ demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a pict
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
 test: venv  ## all tests, with branch coverage of the core
-	$(BIN)/python -m pytest tests/core tests/property --cov --cov-report=term:skip-covered
+	$(BIN)/python -m coverage run -m pytest tests/core tests/property  # from the start: our pytest plugin imports us
+	$(BIN)/python -m coverage report --skip-covered
 	$(BIN)/python -m pytest tests --ignore=tests/core --ignore=tests/property
 
 lint: venv  ## style, types, import contract
