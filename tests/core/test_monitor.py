@@ -260,11 +260,7 @@ def test_output_told_together_names_who_is_ahead() -> None:
         for client in ("a", "b", "far away"):
             monitor.backlogged(client, 0)
         monitor.produced_together({ahead: 9, behind: 2, "far away": 1}, 1)
-        assert (monitor.largest_gap.exact, monitor.largest_gap.ahead, monitor.largest_gap.behind) == (
-            14,
-            ahead,
-            behind,
-        )
+        assert monitor.largest_gap == LiveGap(Fraction(14), ahead, behind, 1)
 
 
 def test_output_told_together_is_refused_as_a_whole() -> None:
