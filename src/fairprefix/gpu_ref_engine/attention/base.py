@@ -1,0 +1,57 @@
+"""The contract of an attention backend, and the memory that it reads."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from fairprefix.gpu_ref_engine.architecture import Architecture
+from fairprefix.gpu_ref_engine.batch import StepBatch
+
+
+@frozen(eq=False, kw_only=True)
+class KvMemory:
+    """Keys and values of every layer, in pages."""
+
+    shape: Architecture
+    pages: int
+    page_size: int
+    dtype: torch.dtype
+    device: torch.device
+    keys: Tensor = field(init=False)
+    """[layers, pages, page_size, kv_heads, head_dim]"""
+    values: Tensor = field(init=False)
+    """The same."""
+
+    @keys.default
+    def _keys(self) -> Tensor:
+        # Zeros, not whatever the memory holds: what is masked out must not be NaN, since 0 * NaN is NaN.
+        size = (self.shape.layers, self.pages, self.page_size, self.shape.kv_heads, self.shape.head_dim)
+        return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+    @values.default
+    def _values(self) -> Tensor:
+        return torch.zeros_like(self.keys)
+
+
+class Attention(Protocol):
+    """Causal attention of a step's queries over the paged keys and values of their sequences."""
+
+    def plan(self, batch: StepBatch) -> None:
+        """Prepare for the layers of one step: once a step, before `run`."""
+        ...
+
+    def run(self, layer: int, query: Tensor) -> Tensor:
+        """Return the attention's output of one layer, whose keys and values of this step are already stored.
+
+        Args:
+            layer: index of the layer.
+            query: [T, heads, head_dim], after the rotary embedding.
+
+        Returns:
+            [T, heads * head_dim]
+        """
+        ...

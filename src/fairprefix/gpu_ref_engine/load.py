@@ -1,0 +1,149 @@
+"""From the name of a model to a runner and a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import torch
+
+from fairprefix.core.errors import one_of, reject
+from fairprefix.gpu_ref_engine.architecture import Architecture, from_hugging_face
+from fairprefix.gpu_ref_engine.attention.base import KvMemory
+from fairprefix.gpu_ref_engine.attention.sdpa import SdpaAttention
+from fairprefix.gpu_ref_engine.errors import ModelError
+from fairprefix.gpu_ref_engine.gguf import GgufFile
+from fairprefix.gpu_ref_engine.model import Model
+from fairprefix.gpu_ref_engine.ops import Rotary, TorchOps
+from fairprefix.gpu_ref_engine.runner import ModelRunner
+from fairprefix.gpu_ref_engine.shapes import SHAPES
+from fairprefix.gpu_ref_engine.sources import (
+    gguf_architecture,
+    gguf_source,
+    random_source,
+    read_json,
+    safetensors_source,
+)
+from fairprefix.gpu_ref_engine.tokenizer import Tokenizer, byte_tokenizer
+from fairprefix.gpu_ref_engine.vocabulary import gguf_tokenizer, hugging_face_tokenizer
+from fairprefix.gpu_ref_engine.weights import Source, pack
+
+RANDOM = "random"
+"""The model that is always there: `random`, or `random:SHAPE` for another shape than the tiny one."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CPU_TOKENS = 16_384
+"""KV memory on a CPU, unless told otherwise."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Found:
+    """A model before its tensors are read."""
+
+    name: str
+    shape: Architecture
+    source: Source
+    tokenizer: Tokenizer
+    random: bool
+    """Whether it knows nothing: its weights are random numbers."""
+
+
+def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
+    """Find a model, and read everything but its tensors.
+
+    Args:
+        name: `random`, `random:SHAPE`, a model of `fairprefix model list`, a GGUF file, or a directory with
+            config.json, tokenizer.json and *.safetensors.
+        device: where random tensors are drawn.
+        seed: of random tensors.
+
+    Raises:
+        ModelError: there is no such model, or it is not supported.
+    """
+    if name == RANDOM or name.startswith(f"{RANDOM}:"):
+        shape = SHAPES[one_of("random model", name.partition(":")[2] or "tiny", SHAPES)]
+        return Found(
+            name=name,
+            shape=shape,
+            source=random_source(seed, device),
+            tokenizer=byte_tokenizer(shape.vocabulary),
+            random=True,
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        config = read_json(path / "config.json")
+        shape = from_hugging_face(config)
+        source, tokenizer = safetensors_source(path), hugging_face_tokenizer(path, config)
+    elif path.is_file():
+        file = GgufFile(path)
+        shape = gguf_architecture(file)
+        source, tokenizer = gguf_source(file, shape), gguf_tokenizer(file)
+    else:
+        raise ModelError(
+            f"there is no model {name!r}: expected {RANDOM}, a GGUF file or a directory of safetensors"
+        )
+    return Found(name=path.stem, shape=shape, source=source, tokenizer=_padded(tokenizer, shape), random=False)
+
+
+def _padded(tokenizer: Tokenizer, shape: Architecture) -> Tokenizer:
+    """Give a text, empty, to the tokens that pad a model's vocabulary to a round size."""
+    missing = shape.vocabulary - len(tokenizer.pieces)
+    return attrs.evolve(tokenizer, pieces=[*tokenizer.pieces, *[b""] * missing]) if missing > 0 else tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    kv_tokens: int | None = None,
+    page_size: int = 16,
+    backend: str = "auto",
+    seed: int = 0,
+) -> tuple[ModelRunner, Tokenizer]:
+    """Load a model, ready to run.
+
+    Args:
+        name: see `find_model`.
+        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` for what the device is fast at.
+        kv_tokens: size of the KV memory in tokens, rounded up to pages; None: what the device has room for.
+        page_size: tokens per page of KV memory.
+        backend: of attention.
+        seed: of random weights, and of requests without a seed of their own.
+
+    Raises:
+        ModelError: there is no such model, or it is not supported.
+        ConfigError: a parameter is not valid.
+    """
+    place = _device(device)
+    type_ = _dtype(dtype, place)
+    found = find_model(name, device=place, seed=seed)
+    with torch.inference_mode():
+        weights = pack(found.shape, found.source, device=place, dtype=type_)
+    one_of("backend", backend, ("auto", "sdpa"))
+    tokens = _CPU_TOKENS if kv_tokens is None else kv_tokens
+    memory = KvMemory(
+        shape=found.shape, pages=-(-tokens // page_size), page_size=page_size, dtype=type_, device=place
+    )
+    ops = TorchOps(found.shape, Rotary.of(found.shape, device=place, dtype=type_))
+    model = Model(weights=weights, ops=ops, memory=memory)
+    return ModelRunner(model, SdpaAttention(memory), longest=found.shape.longest, seed=seed), found.tokenizer
+
+
+def _device(name: str) -> torch.device:
+    one_of("device", name, ("auto", "cpu", "cuda"))
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise reject("device", name, "'cpu' or 'auto': torch finds no CUDA device here")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    one_of("dtype", name, ("auto", *DTYPES))
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16
+    # Without instructions for it, a CPU computes bfloat16 slower than float32.
+    quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return torch.bfloat16 if quick else torch.float32
