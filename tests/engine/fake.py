@@ -51,9 +51,7 @@ class FakeLaunched:
 class FakeRunner:
     """A model with `pages` pages of memory."""
 
-    def __init__(
-        self, pages: int = 64, page_size: int = 4, vocabulary: int = 97, longest: int = 4096
-    ) -> None:
+    def __init__(self, pages: int = 64, page_size: int = 4, vocabulary: int = 97, longest: int = 4096) -> None:
         self.pages, self.page_size, self.vocabulary, self.longest = pages, page_size, vocabulary, longest
         self.memory = np.full(pages * page_size, -1, np.int64)
         self.under_way: list[FakeLaunched] = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from attrs import define, field
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from fairprefix.core.prefixes import PrefixIndex, chain_hashes
-from fairprefix.core.request import Request
+from fairprefix.core.request import BlockHash, Request
 from fairprefix.gpu_ref_engine.job import as_data
 from fairprefix.gpu_ref_engine.kvcache import Holding, KVCache
 
@@ -100,7 +102,7 @@ class CacheAgainstModel(RuleBasedStateMachine):
     @rule(run=runs, tokens=st.integers(1, 5))
     def compute(self, run: Run | None, tokens: int) -> None:
         """Compute part of a prompt, and share its full pages."""
-        if run in self.live and run is not None:
+        if run is not None and run in self.live:
             run.computed = min(run.computed + tokens, len(run.tokens))
             chain = chain_hashes(run.tokens, PAGE)
             self.cache.share(run.holding, chain, as_data(run.tokens), run.computed)
@@ -109,14 +111,14 @@ class CacheAgainstModel(RuleBasedStateMachine):
     @rule(run=runs)
     def grow(self, run: Run | None) -> None:
         """Give a request one more page if there is one."""
-        if run in self.live and run is not None and self.cache.available:
+        if run is not None and run in self.live and self.cache.available:
             self.make_room(1)
             self.cache.grow(run.holding, 1)
 
     @rule(run=consumes(runs), output=PROMPTS)
     def release(self, run: Run | None, output: Prefix) -> None:
         """End a request that has produced something."""
-        if run not in self.live or run is None:
+        if run is None or run not in self.live:
             return
         tokens = run.tokens + output
         room = len(run.holding.pages) * PAGE
@@ -134,9 +136,7 @@ class CacheAgainstModel(RuleBasedStateMachine):
         """Have the prefix index follow one more prompt: it must keep up with everything from now on."""
         self.watched += 1
         findable = chain_hashes(tokens, PAGE)[: (len(tokens) - 1) // PAGE]
-        matched = self.cache.index.watch(
-            Request(str(self.watched), "c", len(tokens), 1, findable, namespace)
-        )
+        matched = self.cache.index.watch(Request(str(self.watched), "c", len(tokens), 1, findable, namespace))
         assert matched == len(self.matched(tokens, namespace)) * PAGE
 
     @precondition(lambda self: self.unheld)
@@ -233,10 +233,12 @@ def test_one_run_is_reported_when_the_pages_of_a_prompt_are_evicted_together() -
     cache, (only,) = cache_with("abcdefghi")
     events: list[tuple[int, int | None]] = []
     evicted = cache.index.evicted
-    cache.index.evicted = lambda blocks, *, start=0, end=None, namespace="": (  # type: ignore[method-assign]
-        events.append((start, end)),
-        evicted(blocks, start=start, end=end, namespace=namespace),
-    )[1]
+
+    def note(blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = "") -> None:
+        events.append((start, end))
+        evicted(blocks, start=start, end=end, namespace=namespace)
+
+    cache.index.evicted = note  # type: ignore[method-assign]
     cache.release(only)
     cache.clear()
     assert events == [(0, 4)]

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import config, replay, simulate, verify
+from fairprefix.cli import config, replay, serve, simulate, verify
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config)
+COMMANDS = (simulate, replay, verify, config, serve)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
@@ -27,6 +27,7 @@ examples:
   fairprefix simulate trace.jsonl --plot out.png   the same on your own trace, with a picture
   fairprefix replay run.jsonl --policy lpm         where would LPM have decided otherwise?
   fairprefix verify my_module:make_policy          does your own policy keep its promises?
+  fairprefix serve random                          a model behind OpenAI's API, on this machine
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
 

@@ -42,8 +42,8 @@ class Room(Protocol):
         ...
 
 
-def new_pages(cache: KVCache, job: Job, match: Match, tokens: int) -> int:
-    """Return how many pages `tokens` tokens of a request would take from what is available."""
+def new_pages(cache: KVCache, match: Match, tokens: int) -> int:
+    """Return how many pages a request of `tokens` tokens would take from what is available."""
     return cache.pages_for(tokens) - len(match.nodes) + match.revived
 
 
@@ -57,7 +57,7 @@ class FullRoom:
 
     def admits(self, job: Job, match: Match) -> bool:
         """Return whether everything that it may ever need can be had."""
-        needed = new_pages(self._cache, job, match, self._most(job))
+        needed = new_pages(self._cache, match, self._most(job))
         return needed + self._promised <= self._cache.available
 
     def started(self, job: Job) -> None:
@@ -101,7 +101,7 @@ class EstimatedRoom:
 
     def admits(self, job: Job, match: Match) -> bool:
         """Return whether it fits, by the estimate; alone, it needs room for itself only."""
-        needed = new_pages(self._cache, job, match, len(job.tokens))
+        needed = new_pages(self._cache, match, len(job.tokens))
         if self._running:
             expected = int(self.share * (self._outputs + job.remaining))
             needed += self._cache.pages_for(expected) + self._running

@@ -6,8 +6,8 @@
         for output in engine.step(): ...
 
 With `overlap`, the step after the present one is scheduled and launched before the present one's tokens are known:
-`step` then returns the tokens of the step before. Whoever is found to be done at that moment has one token too many
-under way; it is dropped, is never charged, and its owner never sees it.
+`step` then returns the tokens of the step before. Whoever is found to be done at that moment has a token too many
+under way: it is dropped, never charged, and its owner never sees it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Flight:
 
 
 class Engine:
-    """Runs a model under a policy. Not thread-safe: see `fairprefix.gpu_ref_engine.worker` for a thread of its own.
+    """Runs a model under a policy. Not thread-safe: `fairprefix.gpu_ref_engine.worker` gives it a thread.
 
     Args:
         runner: the model on its device.
@@ -90,9 +90,7 @@ class Engine:
         self._eos = frozenset(eos)
         self._rows = Rows(config.max_batch, runner.longest, runner.page_size)
         self._observer = observer or Nobody()
-        self._scheduler = Scheduler(
-            config, self.cache, self._rows, self.policy, self._observer, self.profile
-        )
+        self._scheduler = Scheduler(config, self.cache, self._rows, self.policy, self._observer, self.profile)
         self._jobs: dict[str, Job] = {}
         self._flight: _Flight | None = None
         self._made = 0
@@ -134,9 +132,7 @@ class Engine:
         """
         self.check(prompt, params)
         size, reuse = self.runner.page_size, self.config.prefix_cache
-        return make_job(
-            id, client, prompt, params, page_size=size, stop=stop, namespace=namespace, reuse=reuse
-        )
+        return make_job(id, client, prompt, params, page_size=size, stop=stop, namespace=namespace, reuse=reuse)
 
     def add(
         self,
@@ -162,7 +158,9 @@ class Engine:
             RequestError: it can never be served, or the id is taken.
         """
         self._made += 1
-        job = self.make_job(client, prompt, params, id=id or f"request-{self._made}", stop=stop, namespace=namespace)
+        job = self.make_job(
+            client, prompt, params, id=id or f"request-{self._made}", stop=stop, namespace=namespace
+        )
         self.submit(job)
         return job.id
 
@@ -207,6 +205,11 @@ class Engine:
     def preemptions(self) -> int:
         """Requests that were preempted so far."""
         return self._scheduler.preemptions
+
+    @property
+    def stalls(self) -> int:
+        """How often the policy offered nobody although nothing ran, and the oldest request was served."""
+        return self._scheduler.stalls
 
     # Steps.
 

@@ -4,9 +4,9 @@ A page is found by the tokens in it and by those before it, compared one by one:
 hashes, it never takes one prompt for another. What becomes cached and what is evicted is reported, in runs, to the
 prefix index that the policies look at.
 
-A request holds references from the root of the trie down to its last shared page, and gives them up from the end to
-the beginning. So among the pages that nobody holds, those that continue others are always the older ones, and the
-oldest page of all can be evicted in O(1).
+A request holds references from the root of the trie down to its last shared page, and gives them up from the end
+to the beginning. So among the pages that nobody holds, those that continue others are always the older ones, and
+the oldest page of all can be evicted in O(1).
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class KVCache:
         assert self.index.cached_blocks() == len(nodes), "the prefix index shows another cache"
 
     def _cached_nodes(self) -> list[Node]:
-        pending, nodes = list(self._roots.values()), []
+        pending = list(self._roots.values())
+        nodes: list[Node] = []
         while pending:
             node = pending.pop()
             nodes += node.children.values()

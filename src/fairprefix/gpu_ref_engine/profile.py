@@ -63,7 +63,7 @@ class Profile:
         self._spent = [0] * len(PHASES)
 
     def latest(self) -> Mapping[str, Sequence[int]]:
-        """Return the figures of the steps that are kept, oldest first, by name: phases, start, tokens, sequences."""
+        """Return the figures of the steps that are kept, oldest first: phases, start, tokens, sequences."""
         kept = min(self.steps, len(self._rows))
         order = np.arange(self.steps - kept, self.steps) % len(self._rows)
         rows = self._rows[order]

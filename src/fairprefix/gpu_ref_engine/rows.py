@@ -116,8 +116,8 @@ class Rows:
         return batch
 
     def _tokens(self, rows: Ints, chunks: Sequence[Chunk]) -> Ints:
-        parts = [self._latest[rows], *(chunk.job.feed[chunk.start : chunk.end] for chunk in chunks)]
-        return np.concatenate(parts).astype(np.int64, copy=False)
+        parts = [chunk.job.feed[chunk.start : chunk.end].astype(np.int64) for chunk in chunks]
+        return np.concatenate([self._latest[rows], *parts])
 
     def _unknown(self, rows: Ints, tokens: int) -> Ints | None:
         """Return where the input tokens come from that nobody knows yet; None when all are known."""

@@ -43,8 +43,8 @@ class StopWatch:
         if self.stopped:
             return ""
         shown = self._show(self._detokenizer.flush())
-        rest, self._held = self._held, ""
-        return shown if self.stopped else shown + rest
+        rest, self._held = self._held, ""  # nothing, if a stop string has come after all
+        return shown + rest
 
     def _show(self, fresh: str) -> str:
         text = self._held + fresh

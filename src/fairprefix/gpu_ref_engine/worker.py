@@ -1,22 +1,25 @@
 """The engine in a thread of its own, and asyncio streams of what it produces.
 
-What goes in (requests, aborts) waits in a queue of commands until the step that is under way is done; what comes out
-crosses over to the event loop once a step. A stream that nobody reads holds at most `max_tokens` tokens, and gives
-them out together when it is read again: a slow reader costs memory that is bounded, and nobody else any time.
+What goes in (requests, aborts) waits in a queue of commands until the step that is under way is done; what comes
+out crosses over to the event loop once a step. A stream that nobody reads holds at most `max_tokens` tokens, and
+gives them out together when it is read again: a slow reader costs bounded memory, and nobody else any time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 from fairprefix.core.errors import FairprefixError
 from fairprefix.gpu_ref_engine.engine import Engine, StepError
 from fairprefix.gpu_ref_engine.job import Finish, Job, Output
 
+T = TypeVar("T")
 LOG = logging.getLogger("fairprefix.engine")
 MOST_FAILURES = 3
 """Failed steps in a row after which the engine is taken to be broken."""
@@ -27,42 +30,41 @@ class EngineStoppedError(FairprefixError):
 
 
 class Stream:
-    """What one request gives, as it comes: iterate over it, and close it in any case.
+    """What some requests give, as it comes: iterate over `batches`, and `close` it in any case.
 
-    Nothing is produced any more after `close`; the request is settled with what it had produced until then.
+    Args:
+        jobs: the requests.
+        abort: gives one of them up.
     """
 
-    def __init__(self, job: Job, abort: Callable[[str], None]) -> None:
-        self.job = job
+    def __init__(self, jobs: Sequence[Job], abort: Callable[[str], None]) -> None:
+        self._open = {job.id for job in jobs}
         self._abort = abort
-        self._outputs: deque[Output] = deque()
+        self._outputs: list[Output] = []
         self._news = asyncio.Event()
-        self._over = False
 
     def put(self, output: Output) -> None:
         """Add an output; the event loop's thread only."""
         self._outputs.append(output)
-        self._over = self._over or output.finish is not None
+        if output.finish is not None:
+            self._open.discard(output.id)
         self._news.set()
 
     def close(self) -> None:
-        """Give the request up unless it is over."""
-        if not self._over:
-            self._over = True
-            self._abort(self.job.id)
-            self._news.set()
+        """Give up whatever is not over: nothing of it is produced any more, what was produced is settled."""
+        for id in self._open:
+            self._abort(id)
+        self._open.clear()
+        self._news.set()
 
     async def batches(self) -> AsyncIterator[Sequence[Output]]:
-        """Yield what has come since the last time, until the request is over or the stream is closed."""
-        while True:
+        """Yield what has come since the last time, until everything is over or the stream is closed."""
+        while self._open or self._outputs:
             await self._news.wait()
             self._news.clear()
-            batch = list(self._outputs)
-            self._outputs.clear()
-            if batch:
+            if self._outputs:
+                batch, self._outputs = self._outputs, []
                 yield batch
-            if self._over and not self._outputs:
-                return
 
 
 class EngineWorker:
@@ -98,22 +100,33 @@ class EngineWorker:
         self._thread = threading.Thread(target=self._work, name="fairprefix-engine", daemon=True)
         self._thread.start()
 
-    def open(self, job: Job) -> Stream:
-        """Hand a request to the engine; return the stream of its output.
+    def open(self, jobs: Sequence[Job]) -> Stream:
+        """Hand requests to the engine; return the stream of their output.
 
         Raises:
             EngineStoppedError: the engine takes no more requests.
         """
         if self.failed or self.draining:
             raise EngineStoppedError(self.failed or "the server is shutting down")
-        stream = self._streams[job.id] = Stream(job, self._abort)
+        stream = Stream(jobs, self._abort)
         self._empty.clear()
-        self._command(lambda: self._submit(job))
+        for job in jobs:
+            self._streams[job.id] = stream
+        self._command(lambda: self._submit(jobs))
         return stream
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Have a function called by the engine's thread between two steps."""
-        self._command(function)
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Return the answer to a question that the engine's thread answers between two steps."""
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as problem:  # noqa: BLE001 (it is the asker's to deal with)
+                answer.set_exception(problem)
+
+        self._command(work)
+        return await asyncio.wrap_future(answer)
 
     async def drain(self) -> None:
         """Refuse new requests, and return when all others are over."""
@@ -124,7 +137,7 @@ class EngineWorker:
     async def stop(self) -> None:
         """Give up whatever is left, and end the thread."""
         self.draining = True
-        for stream in list(self._streams.values()):
+        for stream in set(self._streams.values()):
             stream.close()
         self._stopping = True
         self._wake.set()
@@ -166,12 +179,13 @@ class EngineWorker:
             elif not self._stopping and not self._commands:
                 self._wake.wait()
 
-    def _submit(self, job: Job) -> None:
-        try:
-            self.engine.submit(job)
-        except FairprefixError:
-            LOG.exception("request %s was not taken", job.id)
-            self._post([Output(id=job.id, tokens=(), finish=Finish.ERROR)])
+    def _submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            try:
+                self.engine.submit(job)
+            except FairprefixError:  # noqa: PERF203 (the others are to be taken all the same)
+                LOG.exception("request %s was not taken", job.id)
+                self._post([Output(id=job.id, tokens=(), finish=Finish.ERROR)])
 
     def _step(self) -> Sequence[Output]:
         try:
@@ -187,12 +201,8 @@ class EngineWorker:
 
     def _break(self, why: str) -> None:
         self.failed = why
-        self.call(self._end_all)
-
-    def _end_all(self) -> None:
-        """End every request of a broken engine."""
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._fail_all)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._fail_all)
 
     def _fail_all(self) -> None:
         self._deliver([Output(id=id, tokens=(), finish=Finish.ERROR) for id in list(self._streams)])
