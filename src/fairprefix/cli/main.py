@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import config, replay, simulate, verify
+from fairprefix.cli import config, model, replay, simulate, verify
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config)
+COMMANDS = (simulate, replay, verify, config, model)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
@@ -29,6 +29,7 @@ examples:
   fairprefix verify my_module:make_policy          does your own policy keep its promises?
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
+  fairprefix model get smollm2                     a small model for the engine to serve
 
 `fairprefix COMMAND --help` tells more about each command."""
 
