@@ -7,12 +7,13 @@ from pathlib import Path
 import attrs
 import torch
 
-from fairprefix.core.errors import one_of, reject
+from fairprefix.core.errors import at_least, one_of, reject
 from fairprefix.gpu_ref_engine.architecture import Architecture, from_hugging_face
 from fairprefix.gpu_ref_engine.attention.base import KvMemory
 from fairprefix.gpu_ref_engine.attention.sdpa import SdpaAttention
 from fairprefix.gpu_ref_engine.errors import ModelError
 from fairprefix.gpu_ref_engine.gguf import GgufFile
+from fairprefix.gpu_ref_engine.library import LIBRARY, is_here, model_file
 from fairprefix.gpu_ref_engine.model import Model
 from fairprefix.gpu_ref_engine.ops import Rotary, TorchOps
 from fairprefix.gpu_ref_engine.runner import ModelRunner
@@ -69,6 +70,10 @@ def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
             random=True,
         )
     path = Path(name).expanduser()
+    if name in LIBRARY and not path.exists():
+        path = model_file(name)
+        if not is_here(name):
+            raise ModelError(f"model {name!r} is not here yet: fairprefix model get {name}")
     if path.is_dir():
         config = read_json(path / "config.json")
         shape = from_hugging_face(config)
@@ -116,18 +121,48 @@ def load_model(
         ConfigError: a parameter is not valid.
     """
     place = _device(device)
-    type_ = _dtype(dtype, place)
     found = find_model(name, device=place, seed=seed)
-    with torch.inference_mode():
-        weights = pack(found.shape, found.source, device=place, dtype=type_)
-    one_of("backend", backend, ("auto", "sdpa"))
-    tokens = _CPU_TOKENS if kv_tokens is None else kv_tokens
-    memory = KvMemory(
-        shape=found.shape, pages=-(-tokens // page_size), page_size=page_size, dtype=type_, device=place
+    runner = assemble(
+        found.shape,
+        found.source,
+        device=place,
+        dtype=_dtype(dtype, place),
+        kv_tokens=kv_tokens,
+        page_size=page_size,
+        backend=backend,
+        seed=seed,
     )
-    ops = TorchOps(found.shape, Rotary.of(found.shape, device=place, dtype=type_))
+    return runner, found.tokenizer
+
+
+def assemble(
+    shape: Architecture,
+    source: Source,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kv_tokens: int | None = None,
+    page_size: int = 16,
+    backend: str = "auto",
+    seed: int = 0,
+) -> ModelRunner:
+    """Read a model's tensors and put the runner together; for the arguments see `load_model`.
+
+    Raises:
+        ModelError: a tensor is missing or has the wrong shape.
+        ConfigError: a parameter is not valid.
+    """
+    one_of("backend", backend, ("auto", "sdpa"))
+    at_least("page_size", page_size, 1)
+    with torch.inference_mode():
+        weights = pack(shape, source, device=device, dtype=dtype)
+        tokens = _CPU_TOKENS if kv_tokens is None else at_least("kv_tokens", kv_tokens, page_size)
+        pages = -(-tokens // page_size)
+        memory = KvMemory(shape=shape, pages=pages, page_size=page_size, dtype=dtype, device=device)
+        longest = min(shape.longest, pages * page_size)
+        ops = TorchOps(shape, Rotary.of(shape, longest, device=device, dtype=dtype))
     model = Model(weights=weights, ops=ops, memory=memory)
-    return ModelRunner(model, SdpaAttention(memory), longest=found.shape.longest, seed=seed), found.tokenizer
+    return ModelRunner(model, SdpaAttention(memory), longest=longest, seed=seed)
 
 
 def _device(name: str) -> torch.device:

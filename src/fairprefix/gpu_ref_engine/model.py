@@ -37,10 +37,10 @@ class Model:
     def forward(self, step: StepTensors, attention: Attention) -> Tensor:
         """Return the logits [S, vocabulary] of a step that `attention` has been planned for."""
         residual = embedding(step.tokens, self.weights.embedding)
-        layers = self.weights.layers
+        layers, rows = self.weights.layers, self.memory.rows(step.slots)
         normed = self.ops.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
-            mixed = self._attend(index, layer, normed, step, attention)
+            mixed = self._attend(index, layer, normed, step.positions, rows, attention)
             last = index + 1 == len(layers)
             if last:  # from here on only the rows that are sampled matter
                 mixed, residual = mixed[step.sample_at], residual[step.sample_at]
@@ -51,11 +51,17 @@ class Model:
         return linear(normed, self.weights.head)
 
     def _attend(
-        self, index: int, layer: LayerWeights, normed: Tensor, step: StepTensors, attention: Attention
+        self,
+        index: int,
+        layer: LayerWeights,
+        normed: Tensor,
+        positions: Tensor,
+        rows: Tensor,
+        attention: Attention,
     ) -> Tensor:
         qkv = linear(normed, layer.qkv, layer.qkv_bias)
         query = self.ops.rotate_and_store(
-            qkv, layer.qk_norm, step.positions, step.slots, self.memory.keys[index], self.memory.values[index]
+            qkv, layer.qk_norm, positions, rows, self.memory.keys[index], self.memory.values[index]
         )
         return linear(attention.run(index, query), layer.output, layer.output_bias)
 

@@ -21,10 +21,10 @@ class Rotary:
     """With a minus in the first half."""
 
     @classmethod
-    def of(cls, shape: Architecture, *, device: torch.device, dtype: torch.dtype) -> Rotary:
-        """Compute the tables of a model."""
+    def of(cls, shape: Architecture, longest: int, *, device: torch.device, dtype: torch.dtype) -> Rotary:
+        """Compute the tables of a model for positions below `longest`."""
         frequencies = torch.tensor(shape.frequencies(), dtype=torch.float32)
-        angles = torch.arange(shape.longest, dtype=torch.float32)[:, None] * frequencies
+        angles = torch.arange(longest, dtype=torch.float32)[:, None] * frequencies
         cosine, sine = angles.cos(), angles.sin()
         return cls(
             cosine=torch.cat([cosine, cosine], dim=1).to(device, dtype),
@@ -44,7 +44,7 @@ class Ops(Protocol):
         ...
 
     def rotate_and_store(
-        self, qkv: Tensor, qk_norm: Tensor | None, positions: Tensor, slots: Tensor, keys: Tensor, values: Tensor
+        self, qkv: Tensor, qk_norm: Tensor | None, positions: Tensor, rows: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         """Normalise (if need be) and rotate queries and keys, store keys and values, return the queries.
 
@@ -52,8 +52,8 @@ class Ops(Protocol):
             qkv: [T, (heads + 2 * kv_heads) * head_dim]
             qk_norm: [heads + kv_heads, head_dim], or None.
             positions: [T]
-            slots: [T] where to store, in tokens.
-            keys: of this layer, [pages, page_size, kv_heads, head_dim].
+            rows: [T, kv_heads] where to store, see `KvMemory.rows`.
+            keys: of this layer, [pages, kv_heads, page_size, head_dim].
             values: likewise.
 
         Returns:
@@ -83,7 +83,7 @@ class TorchOps:
         return self.norm(residual, weight), residual
 
     def rotate_and_store(
-        self, qkv: Tensor, qk_norm: Tensor | None, positions: Tensor, slots: Tensor, keys: Tensor, values: Tensor
+        self, qkv: Tensor, qk_norm: Tensor | None, positions: Tensor, rows: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         """See `Ops.rotate_and_store`."""
         shape = self.shape
@@ -94,8 +94,9 @@ class TorchOps:
         swapped = rotated.roll(shape.head_dim // 2, -1)
         cosine, sine = self.rotary.cosine[positions, None], self.rotary.sine[positions, None]
         rotated.mul_(cosine).addcmul_(swapped, sine)
-        keys.view(-1, shape.kv_width).index_copy_(0, slots, heads[:, shape.heads : -shape.kv_heads].flatten(1))
-        values.view(-1, shape.kv_width).index_copy_(0, slots, heads[:, -shape.kv_heads :].flatten(1))
+        flat, size = rows.flatten(), (-1, shape.head_dim)
+        keys.view(size).index_copy_(0, flat, heads[:, shape.heads : -shape.kv_heads].reshape(size))
+        values.view(size).index_copy_(0, flat, heads[:, -shape.kv_heads :].reshape(size))
         return heads[:, : shape.heads]
 
     def gate(self, gate_up: Tensor) -> Tensor:

@@ -22,19 +22,29 @@ class KvMemory:
     dtype: torch.dtype
     device: torch.device
     keys: Tensor = field(init=False)
-    """[layers, pages, page_size, kv_heads, head_dim]"""
+    """[layers, pages, kv_heads, page_size, head_dim]"""
     values: Tensor = field(init=False)
     """The same."""
 
     @keys.default
     def _keys(self) -> Tensor:
         # Zeros, not whatever the memory holds: what is masked out must not be NaN, since 0 * NaN is NaN.
-        size = (self.shape.layers, self.pages, self.page_size, self.shape.kv_heads, self.shape.head_dim)
+        size = (self.shape.layers, self.pages, self.shape.kv_heads, self.page_size, self.shape.head_dim)
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     @values.default
     def _values(self) -> Tensor:
         return torch.zeros_like(self.keys)
+
+    def rows(self, slots: Tensor) -> Tensor:
+        """Return where the heads of a token lie, for slots [T] (page * page_size + offset).
+
+        Returns:
+            [T, kv_heads] indices into a layer's memory seen as [pages * kv_heads * page_size, head_dim].
+        """
+        heads = torch.arange(self.shape.kv_heads, device=slots.device)
+        pages = torch.div(slots, self.page_size, rounding_mode="floor")
+        return (pages[:, None] * self.shape.kv_heads + heads) * self.page_size + (slots % self.page_size)[:, None]
 
 
 class Attention(Protocol):
