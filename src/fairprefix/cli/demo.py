@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     runner, tokenizer, asked = _prepare(model, args.budget, quiet=args.quiet)
     outcomes = _run(args.policy, runner, tokenizer, asked, quiet=args.quiet)
     results = [outcome.result for outcome in outcomes]
-    title = f"{model}: {len(asked)} questions of 3 clients, in real time"
+    title = f"{Path(model).name.partition('.')[0]}: {len(asked)} questions of 3 clients, in real time"
     with replacing(args.plot) as path:
         plot_runs(results, path, title)
     emit(_answers(outcomes[-1].answers))

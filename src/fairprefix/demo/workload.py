@@ -14,7 +14,6 @@ from importlib.resources import files
 
 from attrs import frozen
 
-from fairprefix.core.errors import FairprefixError
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
 
@@ -41,12 +40,8 @@ ASKERS = (
     Asker("chat", "kitchen", 24, 0.3, 0.1),
     Asker("notes", "observatory", 24, 0.5, 0.0),
 )
-_FEWEST = 6
-"""Questions of a client below which a run shows nothing."""
-
-
-class DemoError(FairprefixError):
-    """The demonstration cannot be run."""
+SMALLEST = 0.4
+"""Share of the questions below which a run shows nothing."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -72,12 +67,12 @@ def questions(tokenizer: Tokenizer, share: float) -> list[Question]:
 
     Args:
         tokenizer: the model's.
-        share: of the questions at full size, above 0 and at most 1.
+        share: of the questions at full size, at most 1; `SMALLEST` at least are asked.
     """
     asked = json.loads(_text("questions.json"))
     found: list[Question] = []
     for asker in ASKERS:
-        count = max(round(asker.questions * share), _FEWEST)
+        count = round(asker.questions * max(share, SMALLEST))
         for number in range(count):
             question = asked[asker.text][number % len(asked[asker.text])]
             messages = [
