@@ -55,10 +55,9 @@ def test_sigterm_lets_requests_finish_and_refuses_new_ones(tmp_path: Path) -> No
         events = []
         with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as stream:
             for line in stream.iter_lines():
-                if line:
-                    events.append(line)
-                if len(events) == 1:
+                if line and not events:
                     server.send_signal(signal.SIGTERM)
+                events += [line] if line else []
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{address}/health")
         assert server.wait(20) == 0

@@ -57,16 +57,15 @@ def test_openai_completion(client: openai.OpenAI) -> None:
 
 def test_openai_completion_stream(client: openai.OpenAI) -> None:
     """A stream's pieces make up the same text, and its last chunk has the usage."""
-    chunks = list(
-        client.completions.create(
-            model="tiny",
-            prompt="hello",
-            max_tokens=12,
-            temperature=0,
-            stream=True,
-            stream_options={"include_usage": True},
-        )  # fmt: skip
+    pieces = client.completions.create(
+        model="tiny",
+        prompt="hello",
+        max_tokens=12,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
     )
+    chunks = list(pieces)
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == answer_to("hello", 12)
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 12
@@ -292,13 +291,14 @@ def test_a_client_that_asks_too_much_at_once_is_a_429_for_itself_alone() -> None
 def test_a_client_that_goes_away_is_aborted_and_settled(*, stream: bool) -> None:
     """A disconnected client's request ends soon, holds no page, and pays for what was produced."""
     with serving(slow()) as served:
-        with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=0.3) as connection:
+        if stream:
+            connection = opened(served, "default-flow", tokens=2000)
+            time.sleep(0.3)
+            connection.close()
+        else:
             body = {"prompt": "x", "max_tokens": 2000, "ignore_eos": True}
-            if stream:  # one byte a line, so that the time-out comes while it is being read
-                with connection.stream("POST", f"{served.url}/v1/completions", json={**body, "stream": True}):
-                    time.sleep(0.3)
-                    raise httpx.ReadTimeout("enough")
-            connection.post(f"{served.url}/v1/completions", json=body)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{served.url}/v1/completions", json=body, timeout=0.3)
         until(lambda: not served.service.worker.engine.busy, 5)
         assert served.figures()["default-flow"]["fairprefix_request_output_tokens_total"] < 200
         assert served.service.worker.engine.cache.available == 512

@@ -116,7 +116,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def test_a_storm_of_requests_leaves_nothing_behind_and_every_token_accounted_for() -> None:
-    """No crash, no leaked page or request, every well-formed request answered, the ledger equals what was received.
+    """No crash, no leaked page or request, every well-formed request answered, the ledger equals what came.
 
     The last part of it: for each client, output charged is what its complete answers brought, counted token by
     token, and what the requests that it left had produced until then.

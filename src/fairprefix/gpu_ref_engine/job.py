@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, field
 from numpy.typing import NDArray
 
 from fairprefix.core.prefixes import chain_hashes
@@ -31,7 +31,7 @@ class Finish(Enum):
     """The engine could not go on with it."""
 
 
-@frozen(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)  # not frozen: one is made for every token
 class Output:
     """What one step gave one request."""
 
@@ -97,6 +97,11 @@ class Job:
     def remaining(self) -> int:
         """Output tokens that may still be sampled."""
         return self.params.max_tokens - self.produced - self.pending
+
+    @property
+    def end(self) -> int:
+        """Tokens in memory when its last token is sampled."""
+        return self.request.input_tokens + self.params.max_tokens - 1
 
     @property
     def to_compute(self) -> int:

@@ -154,6 +154,8 @@ class Scheduler:
         for job in plan.decodes:
             job.context += 1
             job.pending += 1
+            if job.context >= job.end:
+                self._exhaust(job)
         samples = len(plan.decodes)
         for chunk in plan.chunks:
             job = chunk.job
@@ -162,15 +164,17 @@ class Scheduler:
                 samples += 1
                 job.pending += 1
                 self._prefilling.popleft()
-                self._decoding[job.id] = job
+                if job.context < job.end:
+                    self._decoding[job.id] = job
                 self._decoding_rows = None
             if self._cache.share(_held(job), job.chain, job.data, min(chunk.end, self._shareable(job))):
                 self._rows.copy_pages(job)
         self._room.sampled(samples)
-        for job in plan.sampled():
-            if not job.remaining:  # its last token is on the way
-                del self._decoding[job.id]
-                self._decoding_rows = None
+
+    def _exhaust(self, job: Job) -> None:
+        """Let a request decode no more: its last token is on the way."""
+        del self._decoding[job.id]
+        self._decoding_rows = None
 
     def _shareable(self, job: Job) -> int:
         return len(job.chain) * self._cache.page_size
