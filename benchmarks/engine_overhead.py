@@ -2,8 +2,9 @@
 
     python benchmarks/engine_overhead.py [--model smollm2] [--policy dlpm]
 
-First SmolLM2 on this machine, 16 requests at once out of 48. Then a model that takes no time at all, with up to 256
-requests running and up to 10,000 waiting: what an engine pays whose device is faster than a CPU. Medians over steps.
+First SmolLM2 on this machine, 16 requests at once out of 48. Then a model that takes no time at all, with up to
+256 requests running and up to 10,000 waiting: what an engine pays whose device is faster than a CPU. Medians over
+steps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/prefix_cache.py [--model smollm2] [--rounds 2]
 
-Both engines share one model and take turns; the better round of each counts. Prints times, hit rates, and the ratio.
+Both engines share one model and take turns; the better round of each counts. Prints times, hit rates, the ratio.
 """
 
 from __future__ import annotations
@@ -73,17 +73,15 @@ def main() -> None:
         for prefix_cache in (False, True):
             found = measure(runner, prefix_cache=prefix_cache)
             best[prefix_cache] = min(best.get(prefix_cache, found), found)
-    print(
-        f"{DOCUMENTS * QUESTIONS} questions over {DOCUMENTS} documents, {DOCUMENT}+{QUESTION} tokens in, {ANSWER} out"
-    )
+    questions = DOCUMENTS * QUESTIONS
+    print(f"{questions} questions over {DOCUMENTS} documents, {DOCUMENT}+{QUESTION} tokens in, {ANSWER} out")
     for prefix_cache, name in ((False, "without"), (True, "with")):
         seconds, first, hits = best[prefix_cache]
         print(
             f"{name:8} {seconds:6.2f} s end to end, {first:5.2f} s to the first token (mean), {hits:4.0%} cached"
         )
-    print(
-        f"ratio    {best[False][0] / best[True][0]:6.2f} end to end, {best[False][1] / best[True][1]:.2f} to the first token"
-    )
+    whole, first = (best[False][place] / best[True][place] for place in (0, 1))
+    print(f"ratio    {whole:6.2f} end to end, {first:.2f} to the first token")
 
 
 if __name__ == "__main__":
