@@ -41,10 +41,10 @@ def test_chunks_and_pages_do_not_matter(cuts: list[int], order: list[int]) -> No
 
 
 def test_a_cached_prefix_does_not_matter(runner: ModelRunner) -> None:
-    """A sequence that takes over the pages of another one's prefix continues exactly as if it had computed them."""
+    """A sequence on the pages of another one's prefix continues exactly as if it had computed them."""
     first = Running(list(PROMPT), list(range(10)))
     generate(runner, [first], 1)
-    other = PROMPT[:24] + [5, 6, 7]
+    other = [*PROMPT[:24], 5, 6, 7]
     alone = generate(small_runner(), [Running(list(other), list(range(30, 45)))], 12)
     shared = Running(list(other), [*range(6), *range(50, 60)], computed=24)
     assert generate(runner, [shared], 12) == alone

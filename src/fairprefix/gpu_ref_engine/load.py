@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import torch
 
-from fairprefix.core.errors import at_least, one_of, reject
+from fairprefix.core.errors import at_least, nearest, one_of, reject
 from fairprefix.gpu_ref_engine.architecture import Architecture, from_hugging_face
 from fairprefix.gpu_ref_engine.attention.base import KvMemory
 from fairprefix.gpu_ref_engine.attention.choose import make_attention
@@ -87,7 +87,8 @@ def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
         source, tokenizer = gguf_source(file, shape), gguf_tokenizer(file)
     else:
         raise ModelError(
-            f"there is no model {name!r}: expected {RANDOM}, a GGUF file or a directory of safetensors"
+            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: expected {RANDOM}, {', '.join(LIBRARY)}, "
+            "a GGUF file or a directory of safetensors"
         )
     return Found(name=path.stem, shape=shape, source=source, tokenizer=_padded(tokenizer, shape), random=False)
 

@@ -166,7 +166,8 @@ class PagedAttention:
             query, self._memory.keys[layer], self._memory.values[layer], out, weight, tiles, self._table,
             self._table.stride(0), shape.head_dim**-0.5,
             HEADS=shape.heads, KV_HEADS=shape.kv_heads, DIM=shape.head_dim, PAGE=self._memory.page_size,
-            BLOCK_DIM=max(triton.next_power_of_2(shape.head_dim), _LEAST_ROWS), ROWS=rows, KEYS=_KEYS, SPLITS=splits,
+            BLOCK_DIM=max(triton.next_power_of_2(shape.head_dim), _LEAST_ROWS),
+            ROWS=rows, KEYS=_KEYS, SPLITS=splits,
         )  # fmt: skip
 
 
