@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairprefix.cli.files import check_target, replacing
 from fairprefix.cli.options import names_of, whole
-from fairprefix.cli.output import emit
+from fairprefix.cli.output import emit, numbers, text_table
 from fairprefix.cli.report import report
 from fairprefix.core.config import POLICIES
 from fairprefix.core.errors import FairprefixError
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from fairprefix.demo.workload import Question
     from fairprefix.gpu_ref_engine.batch import Runner
     from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
+    from fairprefix.sim.simulate import RunResult
 
 MODEL, FALLBACK = "smollm2", "random"
 SHOWN = ("lpm", "vtc", "dlpm")
-BUDGET_S = 150
+BUDGET_S = 100
 """Seconds that the three runs may take together; on a slow machine less is asked."""
 FELL_BACK = 1
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     emit(_answers(outcomes[-1].answers))
     emit("")
     emit(report(results, _headings(title, runner, outcomes, fell_back=fell_back)))
-    emit(f"\npicture: {Path(args.plot).resolve()}")
+    emit(f"\nin short:\n{in_short(results)}\n\npicture: {Path(args.plot).resolve()}")
     if fell_back and os.environ.get("CI", "").lower() == "true":
         print("fairprefix: error: the real model could not be fetched, and CI=true asks for it", file=sys.stderr)
         return FELL_BACK
@@ -136,6 +137,16 @@ def _headings(title: str, runner: Runner, outcomes: Sequence[Outcome], *, fell_b
         f"policy and scheduling: at most {overhead:.1%} of a step",
     ]
     return [*lines, "note: a random model stood in for the real one"] if fell_back else lines
+
+
+def in_short(results: Sequence[RunResult]) -> str:
+    """Return the figures that matter most: is the cache hot, is everybody served, how long did it take?"""
+    rows = [["", "cache hits", "fairness (Jain's index)", "done after"]]
+    for result in results:
+        figures = result.figures
+        fair = numbers([figures["jain_index"]], 2)[0]
+        rows.append([result.policy, f"{figures['prefix_hit_rate']:.0%}", fair, f"{figures['duration']:.0f} s"])
+    return text_table(rows)
 
 
 def _answers(answers: Sequence[Answered]) -> str:

@@ -7,15 +7,16 @@ from pathlib import Path
 import attrs
 import torch
 
-from fairprefix.core.errors import at_least, one_of, reject
+from fairprefix.core.errors import at_least, nearest, one_of, reject
 from fairprefix.gpu_ref_engine.architecture import Architecture, from_hugging_face
 from fairprefix.gpu_ref_engine.attention.base import KvMemory
-from fairprefix.gpu_ref_engine.attention.sdpa import SdpaAttention
-from fairprefix.gpu_ref_engine.errors import ModelError
+from fairprefix.gpu_ref_engine.attention.choose import make_attention
+from fairprefix.gpu_ref_engine.errors import ModelError, need
 from fairprefix.gpu_ref_engine.gguf import GgufFile
+from fairprefix.gpu_ref_engine.graphs import DecodeGraphs, cuda_recorder
 from fairprefix.gpu_ref_engine.library import LIBRARY, is_here, model_file
 from fairprefix.gpu_ref_engine.model import Model
-from fairprefix.gpu_ref_engine.ops import Rotary, TorchOps
+from fairprefix.gpu_ref_engine.ops import Ops, Rotary, TorchOps
 from fairprefix.gpu_ref_engine.runner import ModelRunner
 from fairprefix.gpu_ref_engine.shapes import SHAPES
 from fairprefix.gpu_ref_engine.sources import (
@@ -34,6 +35,8 @@ RANDOM = "random"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_TOKENS = 16_384
 """KV memory on a CPU, unless told otherwise."""
+_GPU_SHARE = 0.88
+"""Of a GPU's memory, for weights and KV memory; the rest is for activations and graphs."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -84,7 +87,8 @@ def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
         source, tokenizer = gguf_source(file, shape), gguf_tokenizer(file)
     else:
         raise ModelError(
-            f"there is no model {name!r}: expected {RANDOM}, a GGUF file or a directory of safetensors"
+            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: expected {RANDOM}, {', '.join(LIBRARY)}, "
+            "a GGUF file or a directory of safetensors"
         )
     return Found(name=path.stem, shape=shape, source=source, tokenizer=_padded(tokenizer, shape), random=False)
 
@@ -103,6 +107,7 @@ def load_model(
     kv_tokens: int | None = None,
     page_size: int = 16,
     backend: str = "auto",
+    graphs: bool = True,
     seed: int = 0,
 ) -> tuple[ModelRunner, Tokenizer]:
     """Load a model, ready to run.
@@ -113,7 +118,8 @@ def load_model(
         dtype: `float32`, `bfloat16`, `float16`, or `auto` for what the device is fast at.
         kv_tokens: size of the KV memory in tokens, rounded up to pages; None: what the device has room for.
         page_size: tokens per page of KV memory.
-        backend: of attention.
+        backend: of attention, see `make_attention`.
+        graphs: whether decode steps are captured as CUDA graphs, on a GPU.
         seed: of random weights, and of requests without a seed of their own.
 
     Raises:
@@ -130,6 +136,7 @@ def load_model(
         kv_tokens=kv_tokens,
         page_size=page_size,
         backend=backend,
+        graphs=graphs,
         seed=seed,
     )
     return runner, found.tokenizer
@@ -144,6 +151,7 @@ def assemble(
     kv_tokens: int | None = None,
     page_size: int = 16,
     backend: str = "auto",
+    graphs: bool = True,
     seed: int = 0,
 ) -> ModelRunner:
     """Read a model's tensors and put the runner together; for the arguments see `load_model`.
@@ -152,17 +160,37 @@ def assemble(
         ModelError: a tensor is missing or has the wrong shape.
         ConfigError: a parameter is not valid.
     """
-    one_of("backend", backend, ("auto", "sdpa"))
     at_least("page_size", page_size, 1)
     with torch.inference_mode():
         weights = pack(shape, source, device=device, dtype=dtype)
-        tokens = _CPU_TOKENS if kv_tokens is None else at_least("kv_tokens", kv_tokens, page_size)
+        tokens = _room(shape, device, dtype) if kv_tokens is None else at_least("kv_tokens", kv_tokens, page_size)
         pages = -(-tokens // page_size)
         memory = KvMemory(shape=shape, pages=pages, page_size=page_size, dtype=dtype, device=device)
-        longest = min(shape.longest, pages * page_size)
-        ops = TorchOps(shape, Rotary.of(shape, longest, device=device, dtype=dtype))
-    model = Model(weights=weights, ops=ops, memory=memory)
-    return ModelRunner(model, SdpaAttention(memory), longest=longest, seed=seed)
+        rotary = Rotary.of(shape, memory.longest, device=device, dtype=dtype)
+    attention, fixed = make_attention(backend, memory)
+    model = Model(weights=weights, ops=_ops(shape, rotary, device), memory=memory)
+    runner = ModelRunner(model, attention, seed=seed)
+    if fixed is not None and graphs and device.type == "cuda":
+        with torch.inference_mode():
+            runner.graphs = DecodeGraphs(model, fixed, runner.previous, record=cuda_recorder())
+    return runner
+
+
+def _ops(shape: Architecture, rotary: Rotary, device: torch.device) -> Ops:
+    if device.type != "cuda":
+        return TorchOps(shape, rotary)
+    need("triton", "gpu")
+    from fairprefix.gpu_ref_engine.kernels import TritonOps  # noqa: PLC0415 (an extra)
+
+    return TritonOps(shape, rotary)
+
+
+def _room(shape: Architecture, device: torch.device, dtype: torch.dtype) -> int:
+    """Return how many tokens the key/value memory may have: what is left on a GPU, a fixed number on a CPU."""
+    if device.type != "cuda":
+        return _CPU_TOKENS
+    free, total = torch.cuda.mem_get_info(device)
+    return int((free - total * (1 - _GPU_SHARE)) // (2 * shape.layers * shape.kv_width * dtype.itemsize))
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import torch
 from attrs import frozen
@@ -9,8 +10,13 @@ from torch import Tensor
 
 from fairprefix.gpu_ref_engine.attention.base import Attention
 from fairprefix.gpu_ref_engine.batch import StepBatch, StepResult
+from fairprefix.gpu_ref_engine.graphs import DecodeGraphs
 from fairprefix.gpu_ref_engine.model import Model, StepTensors
 from fairprefix.gpu_ref_engine.sampler import Report, SamplingPlan, choose, report, spelled_out
+from fairprefix.gpu_ref_engine.transfer import all_to_device, mark, to_host
+
+MOST_SAMPLED = 4096
+"""Tokens that one step may sample."""
 
 
 @frozen(eq=False)
@@ -18,10 +24,11 @@ class StepUnderWay:
     """See `Launched`."""
 
     tokens: Tensor
-    """On the host; complete once `done` has happened."""
+    """In host memory; complete once `done` has happened."""
     found: Report | None
+    """Likewise."""
     plan: SamplingPlan
-    done: torch.cuda.Event | None = None
+    done: torch.cuda.Event | None
 
     def wait(self) -> StepResult:
         """Return the result, as soon as the device has it."""
@@ -33,43 +40,60 @@ class StepUnderWay:
 
 
 class ModelRunner:
-    """See `Runner`."""
+    """See `Runner`.
 
-    def __init__(self, model: Model, attention: Attention, *, longest: int, seed: int | None = None) -> None:
-        self.page_size = model.memory.page_size
-        self.pages = model.memory.pages
-        self.vocabulary = model.memory.shape.vocabulary
-        self.longest = longest
+    Args:
+        model: weights, key/value memory, and what computes with them.
+        attention: the backend.
+        seed: of requests without a seed of their own; None: a new one each time.
+    """
+
+    def __init__(self, model: Model, attention: Attention, *, seed: int | None = None) -> None:
+        memory = model.memory
+        self.page_size = memory.page_size
+        self.pages = memory.pages
+        self.vocabulary = memory.shape.vocabulary
+        self.longest = memory.longest
         self.model = model
+        self.device = memory.device
+        self.graphs: DecodeGraphs | None = None
+        """Set by whoever has captured them."""
+        self.previous = torch.zeros(MOST_SAMPLED, dtype=torch.int64, device=memory.device)
+        """Tokens that the step launched last has sampled."""
         self._attention = attention
         self._fallback = np.random.default_rng(seed)
-        self._previous: Tensor | None = None
-        """Tokens that the last step launched has sampled, on the device."""
 
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> StepUnderWay:
-        """Start a step; steps are carried out in the order in which they are launched."""
+        """Start a step; steps are carried out in the order in which they are launched.
+
+        Raises:
+            ValueError: the step samples more than MOST_SAMPLED tokens.
+        """
+        count = len(batch.samples)
+        if count > MOST_SAMPLED:
+            raise ValueError(f"a step samples at most {MOST_SAMPLED} tokens, not {count}")
         plan = SamplingPlan.of(batch.samples, self._fallback)
         logits = self.logits(batch)
-        tokens = choose(logits, plan) if len(batch.samples) else torch.empty(0, dtype=torch.int64)
-        self._previous = tokens
-        return StepUnderWay(tokens, report(logits, tokens, plan), plan)
+        tokens = choose(logits, plan)
+        self.previous[:count].copy_(tokens)
+        found = report(logits, tokens, plan)
+        if found is not None:
+            found = attrs.evolve(found, **{name: to_host(value) for name, value in found.tensors().items()})
+        return StepUnderWay(to_host(tokens), found, plan, mark(self.device))
 
     @torch.inference_mode()
     def logits(self, batch: StepBatch) -> Tensor:
-        """Return the logits [S, vocabulary] of a step, in float32."""
-        tensors = StepTensors(
-            tokens=self._inputs(batch),
-            positions=torch.from_numpy(batch.positions),
-            slots=torch.from_numpy(batch.slots),
-            sample_at=torch.from_numpy(batch.sample_at),
-        )
+        """Return the logits [S, vocabulary] of a step in float32, valid until the next step."""
+        captured = None if self.graphs is None else self.graphs.logits(batch)
+        if captured is not None:
+            return captured
+        arrays = [batch.tokens, batch.positions, batch.slots, batch.sample_at]
+        if batch.from_previous is not None:
+            arrays.append(batch.from_previous)
+        tokens, positions, slots, sample_at, *source = all_to_device(arrays, self.device)
+        if source:
+            tokens = torch.where(source[0] >= 0, self.previous[source[0].clamp(min=0)], tokens)
         self._attention.plan(batch)
-        return self.model.forward(tensors, self._attention).float()
-
-    def _inputs(self, batch: StepBatch) -> Tensor:
-        tokens = torch.from_numpy(batch.tokens)
-        if batch.from_previous is None or self._previous is None or not len(self._previous):
-            return tokens
-        source = torch.from_numpy(batch.from_previous)
-        return torch.where(source >= 0, self._previous[source.clamp(min=0)], tokens)
+        step = StepTensors(tokens=tokens, positions=positions, slots=slots, sample_at=sample_at)
+        return self.model.forward(step, self._attention).float()

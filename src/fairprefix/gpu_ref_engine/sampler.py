@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fairprefix.gpu_ref_engine.batch import Ints, Sample, TopLogprobs
 from fairprefix.gpu_ref_engine.draws import uniforms
+from fairprefix.gpu_ref_engine.transfer import to_device
 
 _NARROW = 1024
 """Rows that keep at most so many tokens need no full sort."""
@@ -75,21 +76,15 @@ def choose(logits: Tensor, plan: SamplingPlan) -> Tensor:
     for rows, draw in ((plan.drawing, _draw), (plan.cutting, _cut_and_draw)):
         if len(rows):
             everything = len(rows) == len(logits)
-            at = _device(rows, logits)
+            at = to_device(rows, logits.device)
             chosen = draw(logits if everything else logits[at], plan, rows)
             tokens = chosen if everything else tokens.index_copy_(0, at, chosen)
     return tokens
 
 
-def _device(values: NDArray[np.generic], like: Tensor) -> Tensor:
-    """Return an array of the host on the device, without waiting for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor
-
-
 def _draw(logits: Tensor, plan: SamplingPlan, rows: Ints) -> Tensor:
-    probabilities = torch.softmax(logits / _device(plan.temperature[rows, None], logits), -1)
-    return _inverted(probabilities, _device(plan.uniform[rows, None], logits))
+    probabilities = torch.softmax(logits / to_device(plan.temperature[rows, None], logits.device), -1)
+    return _inverted(probabilities, to_device(plan.uniform[rows, None], logits.device))
 
 
 def _inverted(weights: Tensor, uniform: Tensor) -> Tensor:
@@ -106,18 +101,20 @@ def _cut_and_draw(logits: Tensor, plan: SamplingPlan, rows: Ints) -> Tensor:
     vocabulary = logits.shape[-1]
     limits = np.where(top_k > 0, np.minimum(top_k, vocabulary), vocabulary)
     widest = int(limits.max())
-    scaled = logits / _device(plan.temperature[rows, None], logits)
+    scaled = logits / to_device(plan.temperature[rows, None], logits.device)
     if widest <= _NARROW:
         best, ids = scaled.topk(widest)
     else:
         best, ids = scaled.sort(descending=True)
     best = best.masked_fill(
-        torch.arange(best.shape[-1], device=best.device) >= _device(limits[:, None], best), float("-inf")
+        torch.arange(best.shape[-1], device=best.device) >= to_device(limits[:, None], best.device), float("-inf")
     )
     weights = torch.softmax(best, -1)
     before = weights.cumsum(-1) - weights
-    weights = weights.masked_fill(before >= _device(top_p[:, None], weights), 0)  # the first one always stays
-    place = _inverted(weights, _device(plan.uniform[rows, None], weights))
+    weights = weights.masked_fill(
+        before >= to_device(top_p[:, None], weights.device), 0
+    )  # the first one always stays
+    place = _inverted(weights, to_device(plan.uniform[rows, None], weights.device))
     return ids.gather(-1, place[:, None]).squeeze(-1)
 
 
@@ -132,12 +129,16 @@ class Report:
     ids: Tensor
     """The same."""
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything by name."""
+        return {"chosen": self.chosen, "values": self.values, "ids": self.ids}
+
 
 def report(logits: Tensor, tokens: Tensor, plan: SamplingPlan) -> Report | None:
     """Return the log-probabilities that some rows want: of the model, before temperature and cuts."""
     if not len(plan.reporting):
         return None
-    rows = _device(plan.reporting, logits)
+    rows = to_device(plan.reporting, logits.device)
     logprobs = torch.log_softmax(logits[rows], -1)
     values, ids = logprobs.topk(max(int(plan.alternatives.max()), 1))
     return Report(chosen=logprobs.gather(-1, tokens[rows, None]).squeeze(-1), values=values, ids=ids)

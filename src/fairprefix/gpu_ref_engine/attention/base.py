@@ -18,23 +18,34 @@ class KvMemory:
 
     shape: Architecture
     pages: int
+    """That a scheduler may hand out; one more, `spare`, takes what is written for padding."""
     page_size: int
     dtype: torch.dtype
     device: torch.device
     keys: Tensor = field(init=False)
-    """[layers, pages, kv_heads, page_size, head_dim]"""
+    """[layers, pages + 1, kv_heads, page_size, head_dim]"""
     values: Tensor = field(init=False)
     """The same."""
 
     @keys.default
     def _keys(self) -> Tensor:
         # Zeros, not whatever the memory holds: what is masked out must not be NaN, since 0 * NaN is NaN.
-        size = (self.shape.layers, self.pages, self.shape.kv_heads, self.page_size, self.shape.head_dim)
+        size = (self.shape.layers, self.pages + 1, self.shape.kv_heads, self.page_size, self.shape.head_dim)
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     @values.default
     def _values(self) -> Tensor:
         return torch.zeros_like(self.keys)
+
+    @property
+    def spare(self) -> int:
+        """Return the page that belongs to nobody."""
+        return self.pages
+
+    @property
+    def longest(self) -> int:
+        """Return the longest sequence that model and memory take, in tokens."""
+        return min(self.shape.longest, self.pages * self.page_size)
 
     def rows(self, slots: Tensor) -> Tensor:
         """Return where the heads of a token lie, for slots [T] (page * page_size + offset).

@@ -53,7 +53,7 @@ class SdpaAttention:
         shape = memory.shape
         self._memory = memory
         self._groups = shape.heads // shape.kv_heads
-        flat = (shape.layers, memory.pages * shape.kv_heads, -1)
+        flat = (shape.layers, (memory.pages + 1) * shape.kv_heads, -1)
         self._keys, self._values = memory.keys.view(flat), memory.values.view(flat)
         self._rectangles: list[_Rectangle] = []
         self._chunks: list[_Chunk] = []
