@@ -49,7 +49,7 @@ def test_every_client_asks_about_a_shared_text() -> None:
 
 
 def test_dlpm_keeps_lpms_cache_and_vtcs_fairness() -> None:
-    """On this workload, DLPM's hit rate is near LPM's and far from VTC's; with its Jain's index it is vice versa."""
+    """DLPM's hit rate is near LPM's and far from VTC's; with Jain's index it is the other way round."""
     figures = {policy: run(policy)[0].figures for policy in ("lpm", "vtc", "dlpm")}
     hits = {policy: found["prefix_hit_rate"] for policy, found in figures.items()}
     fair = {policy: found["jain_index"] for policy, found in figures.items()}
