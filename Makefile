@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
+COMPILED := .venv-compiled
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare bench nightly clean
+.PHONY: help venv demo test lint format test-bare compiled test-compiled bench nightly clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,11 +48,30 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
-bench: venv  ## time of the policies by queue length
+compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); the sources are copied, not touched
+	rm -rf build/compiled && mkdir -p build/compiled
+	cp -r pyproject.toml README.md LICENSE src build/compiled
+	$(PYTHON) -m venv $(COMPILED)
+	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	cd build/compiled && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 ../../$(COMPILED)/bin/python -m pip wheel $(PIP_QUIET) --no-deps --wheel-dir . .
+	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --constraint constraints.txt --force-reinstall build/compiled/*.whl hypothesis pytest
+
+test-compiled: venv compiled  ## compiled and interpreted core decide alike; the property tests on the compiled one
+	$(COMPILED)/bin/python -c "import fairprefix.core.dlpm as m; assert m.__file__.endswith('.so'), m.__file__"
+	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py 1 > build/interpreted.log
+	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py 1 > build/compiled.log
+	cmp build/interpreted.log build/compiled.log
+	$(COMPILED)/bin/python -m pytest tests/property tests/core/test_prefixes.py
+	$(BIN)/python benchmarks/compiled.py $(COMPILED)/bin/python $(BIN)/python
+
+bench: venv  ## time and memory of the policies: steps by queue length, hostile queues, single operations
 	$(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/policy_worst_cases.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
 
 nightly: venv  ## property tests with 20 000 examples each (hours)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BARE) $(COMPILED) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
