@@ -58,8 +58,8 @@ compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); t
 
 test-compiled: venv compiled  ## compiled and interpreted core decide alike; the property tests on the compiled one
 	$(COMPILED)/bin/python -c "import fairprefix.core.dlpm as m; assert m.__file__.endswith('.so'), m.__file__"
-	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py 1 > build/interpreted.log
-	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py 1 > build/compiled.log
+	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py > build/interpreted.log
+	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py > build/compiled.log
 	cmp build/interpreted.log build/compiled.log
 	$(COMPILED)/bin/python -m pytest tests/property tests/core/test_prefixes.py
 	$(BIN)/python benchmarks/compiled.py $(COMPILED)/bin/python $(BIN)/python
