@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -12,9 +10,9 @@ from fairprefix.core.accounts import OVERFLOW
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.policy import Refusal
 from fairprefix.core.vtc import VTC
-from tests.support import admit, arrive, dlpm, offered, request, run, vtc
+from tests.support import admit, arrive, dlpm, offered, request, run, sized, vtc
 
-MANY = 1_000_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 100_000
+MANY = sized(100_000, nightly=1_000_000, mutation=1_000)
 
 
 def invent(policy: DLPM | VTC, names: int) -> None:

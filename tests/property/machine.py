@@ -58,9 +58,10 @@ def weighted(max_weight: int = 4) -> st.SearchStrategy[dict[str, int]]:
 
 
 def machine_settings(steps: int) -> settings:
-    """Return the settings of the profile, for at least 250 histories of `steps` events."""
+    """Return the settings of the profile, with five times its examples up to 250, of `steps` events."""
+    examples = settings().max_examples
     return settings(
-        max_examples=max(250, settings().max_examples),
+        max_examples=max(examples, min(5 * examples, 250)),
         stateful_step_count=steps,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
