@@ -33,7 +33,6 @@ def sized(normal: int, *, nightly: int | None = None, mutation: int) -> int:
     return {"nightly": nightly or normal, "mutation": mutation}.get(PROFILE, normal)
 
 
-
 def fcfs(prefixes: Prefixes | None = None, **settings: Any) -> FCFS:  # noqa: ANN401 (any field of the config)
     """Return a FCFS policy."""
     return FCFS(PolicyConfig(policy="fcfs", **settings), prefixes)

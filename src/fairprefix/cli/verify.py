@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from fairprefix.cli.errors import UsageError
+from fairprefix.cli.factory import BROKEN, load_factory
 from fairprefix.cli.files import STDOUT, check_target, replacing
 from fairprefix.cli.options import positive, whole
 from fairprefix.cli.output import emit
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from fairprefix.testing import Claims, Report
 
 SCHEMA = 1
-BROKEN = 1
-"""Exit code when a check has failed, or could not be run."""
-
 SMALL = {"quantum": 10, "slack": 20}
 """Settings that make short histories, and so short stories, possible."""
 
@@ -116,21 +114,7 @@ def _subject(name: str, config: PolicyConfig) -> tuple[Any, PolicyConfig, Claims
     if name in POLICIES:
         config = attrs.evolve(config, policy=name)
         return make_policy, config, Claims.of(config)
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        hint = nearest(name, POLICIES)
-        raise UsageError(f"{name!r} is not valid: expected MODULE:FACTORY or one of {', '.join(POLICIES)}{hint}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as problem:  # noqa: BLE001 (whatever the module does when it is imported)
-        raise UsageError(f"cannot import {module!r}: {type(problem).__name__}: {problem}") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"module {module!r} has no {attribute!r}{nearest(part, dir(found))}")
-        found = getattr(found, part)
-    return found, config, Claims()
+    return load_factory(name), config, Claims()
 
 
 def _claimed(claims: Claims, given: list[str]) -> Claims:
