@@ -214,8 +214,8 @@ def test_a_report_is_plain_data() -> None:
     assert data["ok"] is False
     (verdict,) = [verdict for verdict in data["verdicts"] if verdict["status"] == "failed"]
     assert verdict["check"] == "conservation"
-    assert verdict["story"]["service"]["a"][-1] == [0, 3]
-    assert verdict["story"]["backlogged"]["a"] == [[0, 0]]
+    assert verdict["story"]["timeline"]["service"]["a"][-1] == [0, 3]
+    assert verdict["story"]["timeline"]["backlogged"]["a"] == [[0, 0]]
 
 
 def test_a_story_can_be_replayed() -> None:
