@@ -23,11 +23,11 @@ settings.register_profile(
     derandomize=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
-# A mutant has to be noticed, not understood: few examples, none shrunk.
+# A mutant has to be noticed, not understood: no example is shrunk.
 settings.register_profile(
     "mutation",
     deadline=None,
-    max_examples=8,
+    max_examples=50,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

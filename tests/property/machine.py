@@ -18,6 +18,7 @@ from fairprefix.core.policy import Refusal
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.testing.oracle import Job, Oracle, Settings
+from tests.support import sized
 
 CLIENTS = ("a", "b", "c", "d")
 NAMESPACES = ("", "salted")
@@ -58,10 +59,9 @@ def weighted(max_weight: int = 4) -> st.SearchStrategy[dict[str, int]]:
 
 
 def machine_settings(steps: int) -> settings:
-    """Return the settings of the profile, with five times its examples up to 250, of `steps` events."""
-    examples = settings().max_examples
+    """Return the settings of the profile, for histories of `steps` events."""
     return settings(
-        max_examples=max(examples, min(5 * examples, 250)),
+        max_examples=sized(250, nightly=20_000, mutation=40),
         stateful_step_count=steps,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
