@@ -14,7 +14,7 @@ PUSHES = sized(1_000_000, mutation=2_000)
 
 
 def test_a_million_pushes_leave_it_small() -> None:
-    """However many entries have been pushed, it stays below twice the number of valid ones, and a constant."""
+    """However many entries have been pushed, it stays below three times the number of valid ones."""
     current: dict[int, int] = {}
     heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
     longest = 0
@@ -23,7 +23,7 @@ def test_a_million_pushes_leave_it_small() -> None:
         current[key] = -n
         heap.push((-n, key))
         longest = max(longest, len(heap))
-    assert longest <= 200
+    assert longest <= 300
     assert heap.top() == (1 - PUSHES, 99)
 
 

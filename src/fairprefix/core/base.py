@@ -21,6 +21,9 @@ from fairprefix.core.snapshot import dump_entry, load_entry, open_snapshot, seal
 ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
 ADMITTED = (Stage.RUNNING, Stage.HELD)
 
+_CORRECTIONS = 32
+"""Candidates that are looked at for one offer."""
+
 
 class BasePolicy(ABC):
     """Keeps the requests; what to offer next and what to charge is up to the subclass.
@@ -270,7 +273,9 @@ class BasePolicy(ABC):
 
     def canonical(self) -> tuple[object, ...]:
         """Return a hashable form of the state, equal for states that behave alike from here on."""
-        self._hear_of_changes()
+        for entry in self._entries.values():
+            if entry.stage in WAITING:
+                self._correct(entry)
         entries = sorted(self._entries.values(), key=lambda entry: entry.seq)
         return (
             self.name,
@@ -293,18 +298,31 @@ class BasePolicy(ABC):
     # Inside.
 
     def _offer(self) -> Entry | None:
-        """Return the candidate whose match has been confirmed."""
+        """Return the candidate whose match has been confirmed.
+
+        Where many candidates in a row have lost what they had cached, the search for a better one ends after a
+        while: the last one, whose match is known by then, is offered.
+        """
         self._hear_of_changes()
-        while entry := self._candidate():
-            match = self._prefixes.confirm(entry.request.id)
-            if match == entry.match:
+        for _ in range(_CORRECTIONS):
+            entry = self._candidate()
+            if entry is None:
+                return None
+            if not self._correct(entry):
                 return entry
-            self._rematch(entry, match)
-        return None
+        return entry
 
     def _hear_of_changes(self) -> None:
         for id, match in self._prefixes.changes():
             self._rematch(self._entries[id], match)
+
+    def _correct(self, entry: Entry) -> bool:
+        """Look up the match of a waiting entry; return whether it was another one."""
+        match = self._prefixes.confirm(entry.request.id)
+        changed = match != entry.match
+        if changed:
+            self._rematch(entry, match)
+        return changed
 
     def _rematch(self, entry: Entry, match: int) -> None:
         entry.match = match
