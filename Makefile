@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare bench nightly clean
+.PHONY: help venv demo test lint format test-bare bench nightly mutation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,5 +53,8 @@ bench: venv  ## time of the policies by queue length
 nightly: venv  ## property tests with 20 000 examples each (hours)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
 
+mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
+	nice -n 15 $(BIN)/python -m tests.mutation.measure
+
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BARE) out build dist .coverage mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
