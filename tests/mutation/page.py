@@ -10,20 +10,21 @@ from tests.mutation.outcome import Measured, Outcome, Survivor
 INTRODUCTION = """\
 # Mutation testing of the core
 
-A *mutant* is the core with one small change: a comparison turned, an argument left out, a constant off by one. Each
-is run against the tests; one that no test notices *survives*. Survivors show what the tests do not pin down.
+A *mutant* is the core with one small change: a comparison turned, an argument left out, a constant off by one.
+Each is run against the tests; one that no test notices *survives*. Survivors show what the tests do not pin down.
 
     make mutation
 
 goes on where it was interrupted, measures again only functions that have changed since this page was written, and
-then writes this page and `mutation.json`, which holds the SHA-256 of every file measured; a test compares them with
-the sources. Measured with {tool}: each mutant runs in a process of its own, against the tests in `tests/core` and
-`tests/property` that reach the changed function, the quickest first, until one fails. A mutant that takes four times
-as long as these tests together has been noticed as well (*timed out*). Hypothesis tries fewer histories than in CI
-(profile `mutation` in `tests/conftest.py`), so that a survivor here may still be noticed there.
+then writes this page and `mutation.json`, which holds the SHA-256 of every file measured; a test compares them
+with the sources. Measured with {tool}: each mutant runs in a process of its own, against the tests in
+`tests/core` and `tests/property` that reach the changed function, the quickest first, until one fails. A mutant
+that takes four times as long as these tests together has been noticed as well (*timed out*). Hypothesis tries
+fewer histories than in CI (profile `mutation` in `tests/conftest.py`), so that a survivor here may still be
+noticed there.
 
-Not mutated: the text of error messages and of what a bound says about itself, constants at module and class level,
-properties and other decorated functions.
+Not mutated: the text of error messages and of what a bound says about itself, constants at module and class
+level, properties and other decorated functions.
 """
 
 

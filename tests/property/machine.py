@@ -259,6 +259,22 @@ class PolicyMachine(RuleBasedStateMachine):
         self.policy.finish(job.id, output=job.output)
         self.oracle.finish(job)
 
+    @precondition(lambda self: self.oracle.jobs)
+    @rule(client=st.sampled_from(CLIENTS))
+    def leave(self, client: str) -> None:
+        """A client goes away: all of its requests end, wherever they stand; later arrivals are its return."""
+        for job in [job for job in self.oracle.jobs.values() if job.client == client]:
+            self.policy.finish(job.id, output=job.output)
+            self.oracle.finish(job)
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule()
+    def chunk(self) -> None:
+        """A step in which nothing but chunks of prompts is computed: nobody produces."""
+        self.policy.begin_pass()
+        self.oracle.begin_pass()
+        self.produce([0] * len(self.oracle.jobs))
+
     @precondition(lambda self: self.refundable())
     @rule(which=pick)
     def refund(self, which: int) -> None:

@@ -339,6 +339,11 @@ def test_strategies_make_valid_values(data: st.DataObject) -> None:
     assert () in tree
     assert all(chain[:-1] in tree for chain in tree if chain)
     assert data.draw(strategies.configurations(names=names)).quantum >= 1
+    limits = data.draw(strategies.engine_limits())
+    events = data.draw(strategies.workloads(limits=limits, names=names, prefixes=tree))
+    assert {type(event) for event in events} <= {Arrive, Step}
+    assert {event.client for event in events if isinstance(event, Arrive)} <= set(names)
+    assert isinstance(events[0], Arrive)
     history = data.draw(strategies.histories(names=names, prefixes=tree))
     trace = Lab(Subject(FCFS, SMALL, Claims())).run(history)
     assert trace.broken is None
