@@ -171,7 +171,8 @@ def test_a_fresh_start_takes_the_worse_order_of_the_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "quantum", "unit"), [((4, 6), 10, 2), ((4, 8), 6, 2), ((4, 6), 3, 1), ((6, 6), 4, 2), ((3, 6), 4, 1)]
+    ("cost", "quantum", "unit"),
+    [((4, 6), 10, 2), ((4, 6), 8, 2), ((4, 8), 6, 2), ((4, 6), 3, 1), ((6, 6), 4, 2), ((3, 6), 4, 1)],
 )
 def test_the_tight_bound_moves_in_steps_of_the_common_divisor(
     cost: tuple[int, int], quantum: int, unit: int

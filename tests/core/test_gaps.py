@@ -44,6 +44,14 @@ def test_pairs_are_tried_by_falling_bound() -> None:
     assert (widest.ahead, widest.behind) == (1, 2)
 
 
+def test_a_pair_with_a_larger_bound_is_not_left_for_later() -> None:
+    """A gap as wide as the bound of other pairs does not end the search before the pair with the largest bound."""
+    paths = [path(spread=0), path((1, 5), spread=5), path((2, -5), spread=5)]
+    widest = gaps.widest_gap(paths, [1, 1, 1], [0, 1, 2])
+    assert widest.size == 10
+    assert (widest.ahead, widest.behind) == (1, 2)
+
+
 def test_the_first_spread_of_a_pair_counts_as_well() -> None:
     """Of two pairs with one second client, the one whose first client has the larger spread is tried first."""
     wide = path((1, -12), spread=12)

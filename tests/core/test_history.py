@@ -131,6 +131,7 @@ def test_a_recorded_index_is_the_index_that_it_records() -> None:
         index.evicted((10, 11))
         index.cached((12, 13, 14))
         index.evicted((12, 13, 14), start=1, end=2)
+        index.cached((12, 13, 14), start=2)
     replay = Replay(opening(PolicyConfig(), 4))
     for event in log:
         replay.step(event)
@@ -160,14 +161,19 @@ def test_everything_that_decides_is_recorded_and_replayed() -> None:
         policy.preempt("a1", output=0, keep_hold=True)
         policy.take("a2", extend=4, reserve=1)
         policy.preempt("a2", output=0, keep_hold=False)
-        policy.defer("a2", Refusal.NO_ROOM)
+        for id in ("a2", "a3"):
+            policy.defer(id, Refusal.NO_ROOM)
+        policy.begin_pass()
         offered = policy.peek()
         decisions.append(offered.id if offered else None)
-    assert decisions[0] == decisions[1]
+    assert decisions == ["a2", "a2"]
     assert recorder.canonical() == direct.canonical()
     replay = Replay(log[0])
     told = [decision for event in log[1:] if (decision := replay.step(event))]
     assert replay.policy.canonical() == direct.canonical()
+    offered = replay.policy.peek()
+    assert offered is not None
+    assert offered.id == "a2"
     assert [decision.client for decision in told] == ["a", "a"]
 
 
