@@ -7,7 +7,7 @@ BARE := .venv-bare
 COMPILED := .venv-compiled
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare compiled test-compiled bench nightly clean
+.PHONY: help venv demo test lint format test-bare compiled test-compiled bench nightly clean mutation
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,8 +70,34 @@ bench: venv  ## time and memory of the policies: steps by queue length, hostile 
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
 
-nightly: venv  ## property tests with 20 000 examples each (hours)
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
+# Each part of the night leaves a stamp: `make nightly` goes on after an interruption, and repeats what has changed.
+NIGHTLY := .nightly
+CODE = $(shell find src tests -name '*.py')
+PARTS := fcfs lpm vtc dlpm core bounds sim policies mutants kit formal
+RUNS_fcfs := tests/property/test_fcfs.py
+RUNS_lpm := tests/property/test_lpm.py
+RUNS_vtc := tests/property/test_vtc.py
+RUNS_dlpm := tests/property/test_dlpm.py
+RUNS_core := tests/core
+RUNS_bounds := tests/bounds
+RUNS_sim := tests/sim
+RUNS_policies := tests/quality/test_kill_matrix.py -k correct
+RUNS_mutants := tests/quality/test_kill_matrix.py -k "not correct"
+RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
+RUNS_formal := tests/formal
+
+nightly: $(PARTS:%=$(NIGHTLY)/%) mutation  ## everything with 20 000 examples, then mutation testing (hours; resumable)
+
+nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
+	@true
+
+$(NIGHTLY)/%: $(CODE) | venv
+	mkdir -p $(NIGHTLY)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(RUNS_$*)
+	touch $@
+
+mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
+	nice -n 15 $(BIN)/python -m tests.mutation.measure
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(COMPILED) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BARE) $(COMPILED) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis $(NIGHTLY) mutants
