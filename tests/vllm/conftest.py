@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,6 @@ os.environ |= {
     "VLLM_HOST_IP": "127.0.0.1",
     "OMP_NUM_THREADS": "1",
 }
-sys.path.insert(0, str(Path(__file__).parent))
 
 if find_spec("vllm") is None:
     collect_ignore_glob = ["test_*.py"]

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import rig
-
 from fairprefix import CostWeights, HostContract, make_policy
 from fairprefix.adapters.vllm import FairScheduler
 from fairprefix.core.config import PolicyConfig
@@ -15,6 +13,7 @@ from fairprefix.core.cost import Receipt
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.request import Client
+from tests.vllm import rig
 
 COST = CostWeights()
 
@@ -89,7 +88,7 @@ class World:
     def check_index(self) -> None:
         """The index must agree with vLLM's own search for every request that waits."""
         view, ask = self.host.view, self.scheduler.kv_cache_manager.coordinator.find_longest_cache_hit
-        view._feed.flush()
+        view.refresh()
         view.index.validate()
         for id, request in view._followed.items():
             waiting = self.host.translator.engine_request(request)

@@ -1,8 +1,8 @@
 """One of vLLM's real schedulers without a model: plans are carried out by drawing tokens.
 
-The scheduler, its KV cache and its requests are vLLM's own, of whatever version is imported. Only the configuration
-that it reads is put together by hand, since building a real one needs a model; a setting that is not named in here
-reads as None.
+The scheduler, its KV cache and its requests are vLLM's own, of whatever version is imported. Only the
+configuration that it reads is put together by hand, since building a real one needs a model; a setting that is not
+named in here reads as None.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Runner:
         """Ids in the order of first admission."""
         self.finished: set[str] = set()
         self.preemptions = 0
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 (to be repeatable is the point)
         self._depth = depth
         self._flying: deque[tuple[Any, ModelRunnerOutput]] = deque()
 
@@ -270,7 +270,10 @@ class Runner:
                 self.delivered[id] = self.delivered.get(id, 0) + len(of_request.new_token_ids)
                 if of_request.finish_reason is not None:
                     self.finished.add(id)
-        if self.scheduler.num_spec_tokens and not self._depth:  # else they never leave the workers
+        count = self.scheduler.num_spec_tokens
+        if count and not self._depth:  # with asynchronous scheduling drafts never leave the workers
             running = [request.request_id for request in self.scheduler.running]
-            drafts = [[self._random.randrange(3, 1000) for _ in range(self.scheduler.num_spec_tokens)] for _ in running]
+            drafts = [
+                [self._random.randrange(3, 1000) for _ in range(self.scheduler.num_spec_tokens)] for _ in running
+            ]
             self.scheduler.update_draft_token_ids(DraftTokenIds(running, drafts))

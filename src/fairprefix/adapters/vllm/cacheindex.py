@@ -4,24 +4,46 @@
 are cached, and the removal from the pool's map of hashes. `IndexedPrefixes` is the view that policies get: it
 follows the index, and looks at the cache itself before a request is offered. Both change nothing in the cache, its
 order of eviction or its statistics.
+
+Within a step the index may show more than is cached, since evictions reach it between steps, and never less. So a
+candidate that is found to have less than it was ranked by just takes its new place, and the order is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+from attrs import define
 
 from fairprefix.adapters.vllm.guard import Shield
-from fairprefix.adapters.vllm.shapes import BlockPool, EngineRequest
+from fairprefix.adapters.vllm.shapes import BlockPool, EngineRequest, Theirs
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import BlockHash, Request
 
 _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
+_ONLY_GROUP = bytes(_GROUP_BYTES)
+
+
+@define(eq=False, slots=True)
+class _Run:
+    """Blocks of a chain that were cached together and have not been evicted, `start` to `end`."""
+
+    chain: Sequence[BlockHash]
+    start: int
+    end: int
+
+    def take(self, block: BlockHash) -> int:
+        """Return the place of a block in the chain; whole chains are evicted from their tails."""
+        end = self.end - 1
+        if end >= self.start and self.chain[end] == block:
+            self.end = end
+            return end
+        return self.chain.index(block, self.start)
 
 
 class BlockFeed:
-    """Tells an index what a block pool caches and evicts.
+    """Tells an index what a block pool caches, at once, and what it evicts, when it is asked to.
 
     Args:
         pool: the block pool, with one cache group.
@@ -33,8 +55,8 @@ class BlockFeed:
         self._pool = pool
         self._index = index
         self._shield = shield
-        self._places: dict[BlockHash, tuple[Sequence[BlockHash], int]] = {}
-        """For each cached block the chain that it was cached with, and its place in there."""
+        self._runs: dict[BlockHash, _Run] = {}
+        """For each cached block the run that it was cached with."""
         self._removed: list[bytes] = []
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._cached
@@ -43,7 +65,7 @@ class BlockFeed:
     def restart(self, index: PrefixIndex) -> None:
         """Begin anew after the pool has forgotten everything that it had cached."""
         self._index = index
-        self._places.clear()
+        self._runs.clear()
         self._removed.clear()
         self._listen_to_removals()
 
@@ -53,21 +75,23 @@ class BlockFeed:
             return
         removed = self._removed[:]
         self._removed.clear()
-        still_there = self._pool.cached_block_hash_to_block.get_one_block
+        still_there, forget = self._pool.cached_block_hash_to_block.get_one_block, self._runs.pop
         chain: Sequence[BlockHash] = ()
         start = end = 0
         for key in removed:
-            place = None if still_there(key) else self._places.pop(key[:-_GROUP_BYTES], None)
-            if place is None:
-                continue  # another copy of the block is left
-            # Whole chains are evicted from their tails: almost always the next one is the one before.
-            if place[0] is chain and place[1] == start - 1:
-                start -= 1
+            block = key[:-_GROUP_BYTES]
+            if still_there(key) is not None:
+                continue  # another copy is left, or it has been cached again
+            run = forget(block, None)
+            if run is None:
+                continue
+            place = run.take(block)
+            if place == start - 1 and run.chain is chain:
+                start = place
                 continue
             if end:
                 self._index.evicted(chain, start=start, end=end)
-            chain, start = place
-            end = start + 1
+            chain, start, end = run.chain, place, place + 1
         if end:
             self._index.evicted(chain, start=start, end=end)
 
@@ -77,10 +101,9 @@ class BlockFeed:
         blocks: object,
         num_cached_blocks: int,
         num_full_blocks: int,
-        *args: Any,  # noqa: ANN401 (passed on)
-        **kwargs: Any,  # noqa: ANN401
+        *args: Theirs,
+        **kwargs: Theirs,
     ) -> None:
-        self._shield.run(self.flush)
         self._cache_full_blocks(request, blocks, num_cached_blocks, num_full_blocks, *args, **kwargs)
         if num_cached_blocks < num_full_blocks:
             self._shield.run(self._note, request, num_cached_blocks, num_full_blocks)
@@ -89,20 +112,18 @@ class BlockFeed:
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        places = self._places
-        for i in range(first, end):
-            places.setdefault(chain[i], (chain, i))
+        self._runs.update(dict.fromkeys(chain[first:end], _Run(chain, first, end)))
         self._index.cached(chain, start=first, end=end)
 
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, removed = known.pop, self._removed
+        pop, note = known.pop, self._removed.append
 
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
             if block is not None:
-                removed.append(key)
+                note(key)
             return block
 
         known.pop = listening_pop
@@ -120,7 +141,7 @@ class IndexedPrefixes:
 
     def __init__(self, pool: BlockPool, block_size: int, shield: Shield, dropped: int = 0) -> None:
         self.corrections = 0
-        """How often the cache was not as the index had it."""
+        """How often more was cached than the index had: never, unless vLLM caches in ways not known here."""
         self.index = PrefixIndex(block_size)
         self._pool = pool
         self._block_size = block_size
@@ -129,9 +150,12 @@ class IndexedPrefixes:
         self._all_changed = False
         self._feed = BlockFeed(pool, self.index, shield)
 
+    def refresh(self) -> None:
+        """Note the evictions since the last time: once a step."""
+        self._feed.flush()
+
     def watch(self, request: Request) -> int:
         """Start to follow a waiting request; return its cached tokens."""
-        self._feed.flush()
         self._followed[request.id] = request
         return self._usable(self.index.watch(request))
 
@@ -142,7 +166,6 @@ class IndexedPrefixes:
 
     def changes(self) -> Iterable[tuple[str, int]]:
         """Return (id, cached tokens) of the requests whose cached prefix has changed since the last call."""
-        self._feed.flush()
         if self._all_changed:
             self._all_changed = False
             return [(id, self._usable(self.index.confirm(id))) for id in self._followed]
@@ -153,8 +176,9 @@ class IndexedPrefixes:
         """Return the cached tokens of a request that is about to be offered, from a look at the cache."""
         known = self.index.confirm(id) // self._block_size
         blocks = self._followed[id].blocks
-        if (known and not self._is_cached(blocks[known - 1])) or (
-            known < len(blocks) and self._is_cached(blocks[known])
+        is_cached = self._pool.cached_block_hash_to_block.get_one_block
+        if (known and is_cached(_key(blocks[known - 1])) is None) or (
+            known < len(blocks) and is_cached(_key(blocks[known])) is not None
         ):
             self._correct(blocks, known)
         return self._usable(self.index.confirm(id))
@@ -170,19 +194,23 @@ class IndexedPrefixes:
     def _usable(self, tokens: int) -> int:
         return max(tokens - self._dropped, 0)
 
-    def _is_cached(self, block: BlockHash) -> bool:
-        return self._pool.get_cached_block(block, [0]) is not None
-
     def _correct(self, blocks: Sequence[BlockHash], known: int) -> None:
-        self.corrections += 1
-        found = next((i for i, block in enumerate(blocks) if not self._is_cached(block)), len(blocks))
+        is_cached = self._pool.cached_block_hash_to_block.get_one_block
+        found = next((i for i, block in enumerate(blocks) if is_cached(_key(block)) is None), len(blocks))
         if found < known:
             self.index.evicted(blocks, start=found, end=known)
         else:
+            self.corrections += 1
             self.index.cached(blocks, start=known, end=found)
 
 
-def can_be_indexed(scheduler: Any) -> bool:  # noqa: ANN401 (vLLM's own type)
+def _key(block: BlockHash) -> bytes:
+    """Return the key under which the pool knows a block of its only cache group."""
+    assert isinstance(block, bytes)
+    return block + _ONLY_GROUP
+
+
+def can_be_indexed(scheduler: Theirs) -> bool:
     """Return whether a match is a run of blocks from the start of the prompt, in blocks of one size.
 
     With sliding windows, state-space layers or several cache groups it is not: there the cache is asked.
@@ -199,7 +227,7 @@ def can_be_indexed(scheduler: Any) -> bool:  # noqa: ANN401 (vLLM's own type)
     )
 
 
-def asker(scheduler: Any, engine_request: Callable[[Request], EngineRequest]) -> Callable[[Request], int]:  # noqa: ANN401
+def asker(scheduler: Theirs, engine_request: Callable[[Request], EngineRequest]) -> Callable[[Request], int]:
     """Return a function that asks vLLM's cache for the cached tokens of a request.
 
     It asks as an admission does, but below the layer that counts queries and hits. O(cached blocks).

@@ -1,7 +1,7 @@
 """Whose request is this? What the middleware, or an offline caller, wrote into it.
 
-A name reaches the scheduler in one of two ways: as `sampling_params.extra_args["fairprefix_client"]` (over HTTP the
-field `vllm_xargs`), or, where vLLM forwards no extra arguments (pooling, transcription), within the request's id.
+A name reaches the scheduler in one of two ways: as `sampling_params.extra_args["fairprefix_client"]` (over HTTP in
+the field `vllm_xargs`), or, where vLLM forwards no extra arguments (pooling, transcription), in the request's id.
 """
 
 from __future__ import annotations

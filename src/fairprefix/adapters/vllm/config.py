@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
+from fairprefix.adapters.vllm.shapes import Theirs
 from fairprefix.core.bounds import Engine
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import ConfigError
@@ -16,7 +16,7 @@ SECTION = "fairprefix"
 """Where `--additional-config` holds our settings."""
 
 
-def read_config(vllm_config: Any, environ: Mapping[str, str] = os.environ) -> PolicyConfig:  # noqa: ANN401
+def read_config(vllm_config: Theirs, environ: Mapping[str, str] = os.environ) -> PolicyConfig:
     """Return the configuration: FAIRPREFIX_CONFIG, or the section `fairprefix` of `--additional-config`.
 
     Raises:
@@ -26,7 +26,7 @@ def read_config(vllm_config: Any, environ: Mapping[str, str] = os.environ) -> Po
     section = additional.get(SECTION) if isinstance(additional, Mapping) else None
     if section is not None and environ.get(CONFIG_VARIABLE, "").strip():
         raise ConfigError(
-            f"settings are given both in {CONFIG_VARIABLE} and in --additional-config ({SECTION}): keep one of them"
+            f"settings are given in {CONFIG_VARIABLE} and in --additional-config ({SECTION}): keep one of them"
         )
     if section is not None and not isinstance(section, Mapping | str):
         raise ConfigError(
@@ -35,7 +35,7 @@ def read_config(vllm_config: Any, environ: Mapping[str, str] = os.environ) -> Po
     return host_config(section, reservation="none", environ=environ)
 
 
-def limits_of(scheduler: Any) -> Engine:  # noqa: ANN401 (vLLM's own type)
+def limits_of(scheduler: Theirs) -> Engine:
     """Return what a bound has to know of this engine.
 
     vLLM admits on present occupancy, and resumes whom it preempts by itself.

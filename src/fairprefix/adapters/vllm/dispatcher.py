@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from fairprefix.adapters.vllm.shapes import Theirs
 from fairprefix.adapters.vllm.support import refuse_what_cannot_work
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
@@ -27,7 +28,7 @@ class FairScheduler:
     make_policy: ClassVar[Callable[[PolicyConfig, Prefixes | None], Policy]] = staticmethod(make_policy)
     """Makes the policy."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, D102 (whatever this version of vLLM takes)
+    def __new__(cls, *args: Theirs, **kwargs: Theirs) -> Theirs:  # noqa: D102
         try:
             return cls._make(*args, **kwargs)
         except ConfigError as problem:
@@ -39,7 +40,7 @@ class FairScheduler:
             raise SystemExit(2) from None
 
     @classmethod
-    def _make(cls, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401
+    def _make(cls, *args: Theirs, **kwargs: Theirs) -> object:
         import vllm  # noqa: PLC0415 (whoever calls this has it)
 
         from fairprefix.adapters.vllm.scheduler import fair  # noqa: PLC0415

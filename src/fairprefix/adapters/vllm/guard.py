@@ -1,4 +1,4 @@
-"""What keeps an error of ours away from the engine: an exception in a scheduler would end it, with every request."""
+"""What keeps an error of ours away from the engine: an exception in a scheduler would end every request."""
 
 from __future__ import annotations
 

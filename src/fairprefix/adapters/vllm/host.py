@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any
 
 from fairprefix.adapters.vllm.cacheindex import IndexedPrefixes
 from fairprefix.adapters.vllm.client import engine_identity
@@ -15,7 +14,7 @@ from fairprefix.adapters.vllm.guard import Shield
 from fairprefix.adapters.vllm.prefixes import make_view
 from fairprefix.adapters.vllm.queue import NoQueue, PolicyQueue
 from fairprefix.adapters.vllm.readiness import Readiness
-from fairprefix.adapters.vllm.shapes import RUNNING, EngineRequest, StepOutputs, StepPlan
+from fairprefix.adapters.vllm.shapes import RUNNING, EngineRequest, StepOutputs, StepPlan, Theirs
 from fairprefix.adapters.vllm.shieldedqueue import ShieldedQueue
 from fairprefix.adapters.vllm.support import warning_for
 from fairprefix.adapters.vllm.translator import Standing, Translator
@@ -45,8 +44,8 @@ class Host:
 
     def __init__(
         self,
-        scheduler: Any,
-        make_policy: Callable[[PolicyConfig, Prefixes | None], Policy],  # noqa: ANN401
+        scheduler: Theirs,
+        make_policy: Callable[[PolicyConfig, Prefixes | None], Policy],
     ) -> None:
         self.config = read_config(scheduler.vllm_config)
         self.shield = Shield(lambda problem: self._failed("the adapter", problem))
@@ -67,7 +66,8 @@ class Host:
             block_size=scheduler.block_size if indexed else 0,
             longest=scheduler.max_model_len,
         )
-        self.queue = PolicyQueue(self.translator, Readiness(scheduler).of)
+        readiness = Readiness(scheduler)
+        self.queue = PolicyQueue(self.translator, readiness.of, readiness.seats_left)
         self._replace_queues()
         self._export = Export(self.samples, _rank(scheduler.vllm_config.parallel_config))
         self._greet()
@@ -106,7 +106,7 @@ class Host:
         stalls = "Times that the policy offered nobody although nothing ran."
         samples.append(Sample("fairprefix_stalls_total", stalls, self.queue.stalls, {}, "counter"))
         if isinstance(self.view, IndexedPrefixes):
-            help = "Times that the cache was not as the index of it had it."
+            help = "Times that more was cached than the index had."
             samples.append(
                 Sample("fairprefix_index_corrections_total", help, self.view.corrections, {}, "counter")
             )
@@ -119,7 +119,7 @@ class Host:
         finished = self._scheduler.finished_req_ids
         if finished:
             self.translator.gone(finished)
-        if isinstance(self.view, AskedPrefixes):
+        if isinstance(self.view, IndexedPrefixes | AskedPrefixes):
             self.view.refresh()
         self.queue.begin_pass()
 
@@ -131,7 +131,7 @@ class Host:
         self.queue.end_pass(computed)
         self._notice_admissions(plan, computed)
 
-    def _notice_admissions(self, plan: Any, computed: Callable[[EngineRequest], int]) -> None:  # noqa: ANN401
+    def _notice_admissions(self, plan: Theirs, computed: Callable[[EngineRequest], int]) -> None:
         """Notice who was admitted from a queue of vLLM's own: those that hold memory already."""
         resumed = getattr(plan.scheduled_cached_reqs, "resumed_req_ids", ())
         for id in chain((new.req_id for new in plan.scheduled_new_reqs), resumed):
@@ -181,7 +181,7 @@ class Host:
         )  # fmt: skip
 
 
-def _rank(parallel: Any) -> int:  # noqa: ANN401 (vLLM's own type)
+def _rank(parallel: Theirs) -> int:
     """Return the number of this data-parallel rank (`data_parallel_rank` is 0 for all ranks of a dense model)."""
     index = getattr(parallel, "data_parallel_index", None)
     return int(parallel.data_parallel_rank if index is None else index)

@@ -82,7 +82,9 @@ def _client(identity: Identity, scope: Message, body: dict[str, Any] | None) -> 
 
 
 def _has_json(scope: Message) -> bool:
-    kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"application/json")
+    kind = next(
+        (value for name, value in scope["headers"] if name.lower() == b"content-type"), b"application/json"
+    )
     return b"json" in kind.lower()
 
 

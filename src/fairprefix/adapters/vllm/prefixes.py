@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fairprefix.adapters.vllm.cacheindex import IndexedPrefixes, asker, can_be_indexed
 from fairprefix.adapters.vllm.guard import Shield
-from fairprefix.adapters.vllm.shapes import EngineRequest
+from fairprefix.adapters.vllm.shapes import EngineRequest, Theirs
 from fairprefix.core.prefixes import AskedPrefixes, NoPrefixes
 from fairprefix.core.request import Request
 
@@ -15,7 +14,7 @@ View = IndexedPrefixes | AskedPrefixes | NoPrefixes
 
 
 def make_view(
-    scheduler: Any,  # noqa: ANN401 (vLLM's own type)
+    scheduler: Theirs,
     engine_request: Callable[[Request], EngineRequest],
     shield: Shield,
     *,

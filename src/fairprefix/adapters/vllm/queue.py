@@ -22,19 +22,23 @@ _LOOKED_AT = 256
 class PolicyQueue:
     """A `vllm.v1.core.sched.request_queue.RequestQueue` (by shape: the class itself varies between versions).
 
-    A request that is popped may have been admitted or set aside; vLLM does not tell. Its status does, one look later:
-    at the next peek, or when the step is planned.
+    A request that is popped may have been admitted or set aside; vLLM does not tell. Its status does, one look
+    later: at the next peek, or when the step is planned.
 
     Args:
         translator: tells the policy.
         is_ready: whether a parked request can be admitted now.
+        seats_left: whether anybody can be.
     """
 
-    def __init__(self, translator: Translator, is_ready: Callable[[EngineRequest], bool]) -> None:
+    def __init__(
+        self, translator: Translator, is_ready: Callable[[EngineRequest], bool], seats_left: Callable[[], bool]
+    ) -> None:
         self.stalls = 0
         """How often the policy offered nobody although nothing ran and somebody waited."""
         self._translator = translator
         self._is_ready = is_ready
+        self._seats_left = seats_left
         self._waiting: dict[str, EngineRequest] = {}
         self._resuming: deque[EngineRequest] = deque()
         self._parked: dict[str, EngineRequest] = {}
@@ -125,7 +129,10 @@ class PolicyQueue:
 
     def __bool__(self) -> bool:
         # While a step is planned this asks "is there anybody to look at?": not when only parked ones are left.
-        return self._choose() is not None if self._in_pass else bool(self._waiting)
+        # Without seats vLLM looks at nobody, and the policy need not be asked: most steps of a busy server.
+        if self._in_pass and self._waiting and self._seats_left():
+            return self._choose() is not None
+        return bool(self._waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -198,7 +205,7 @@ class FirstQueue(Protocol):
 
 
 class NoQueue:
-    """Stands in for the second queue that some versions keep for requests that were set aside: all wait in the first.
+    """Stands in for the second queue of some versions, for requests that were set aside: all wait in the first.
 
     It says that it is empty, so that nobody is taken from it out of turn.
     """

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fairprefix.adapters.vllm.shapes import PREEMPTED, WAITING, WAITS_FOR_INPUT, WAITS_FOR_KV, EngineRequest
+from fairprefix.adapters.vllm.shapes import (
+    PREEMPTED,
+    WAITING,
+    WAITS_FOR_INPUT,
+    WAITS_FOR_KV,
+    EngineRequest,
+    Theirs,
+)
 
 
 class Readiness:
@@ -14,8 +19,13 @@ class Readiness:
         scheduler: vLLM's.
     """
 
-    def __init__(self, scheduler: Any) -> None:  # noqa: ANN401 (vLLM's own type)
+    def __init__(self, scheduler: Theirs) -> None:
         self._scheduler = scheduler
+        self._seats = int(getattr(scheduler, "max_num_active_reqs", scheduler.max_num_running_reqs))
+
+    def seats_left(self) -> bool:
+        """Return whether one more request may run; False only if it surely may not."""
+        return len(self._scheduler.running) < self._seats
 
     def of(self, request: EngineRequest) -> bool:
         """Return whether a request can be admitted, as far as it can be told; False only if it surely cannot."""
@@ -27,7 +37,7 @@ class Readiness:
         if status == WAITS_FOR_INPUT:
             return False
         # What is left is a grammar being compiled. A failed one counts as ready: the scheduler refuses it then.
-        structured: Any = getattr(request, "structured_output_request", None)
+        structured: Theirs = getattr(request, "structured_output_request", None)
         return structured is None or structured.grammar is not None
 
     def _adapter_fits(self, request: EngineRequest) -> bool:

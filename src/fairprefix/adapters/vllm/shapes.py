@@ -1,4 +1,4 @@
-"""The few things of vLLM that the adapter touches, as protocols: what has to stay as it is for the adapter to work."""
+"""The few things of vLLM that the adapter touches, as protocols: what has to stay as it is for it to work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fairprefix.core.request import BlockHash
+
+Theirs = Any
+"""A value of vLLM's own, whose type differs between versions, or that is only passed on."""
 
 
 class Status(Protocol):
@@ -27,8 +30,8 @@ class EngineRequest(Protocol):
     max_tokens: int
     block_hashes: Sequence[BlockHash]
     """One per full block, growing as output is produced."""
-    sampling_params: Any
-    lora_request: Any
+    sampling_params: Theirs
+    lora_request: Theirs
 
     @property
     def num_tokens(self) -> int:
@@ -51,7 +54,7 @@ class RequestOutput(Protocol):
 
     request_id: str
     new_token_ids: Sequence[int]
-    finish_reason: Any
+    finish_reason: Theirs
 
 
 class StepOutputs(Protocol):
@@ -63,39 +66,36 @@ class StepOutputs(Protocol):
 class BlockPool(Protocol):
     """`vllm.v1.core.block_pool.BlockPool`; typed loosely where it is wrapped."""
 
-    cached_block_hash_to_block: Any
-    cache_full_blocks: Any
-
-    def get_cached_block(self, block_hash: BlockHash, kv_cache_group_ids: list[int]) -> object | None:
-        """Return the block with that hash, or None. Changes nothing."""
-        ...
+    cached_block_hash_to_block: Theirs
+    """Has `get_one_block(key)`, and `pop(key, block_id)`, by which every eviction goes."""
+    cache_full_blocks: Theirs
 
 
 class EngineScheduler:
     """`vllm.v1.core.sched.scheduler.Scheduler`, for the type checker: the public methods that are extended."""
 
-    vllm_config: Any
-    scheduler_config: Any
-    kv_cache_manager: Any
-    kv_cache_config: Any
-    lora_config: Any
+    vllm_config: Theirs
+    scheduler_config: Theirs
+    kv_cache_manager: Theirs
+    kv_cache_config: Theirs
+    lora_config: Theirs
     requests: Mapping[str, EngineRequest]
     running: Sequence[EngineRequest]
-    waiting: Any
+    waiting: Theirs
     finished_req_ids: Iterable[str]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: ANN401 (whatever this version takes)
+    def __init__(self, *args: Theirs, **kwargs: Theirs) -> None: ...
 
-    def schedule(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def schedule(self, *args: Theirs, **kwargs: Theirs) -> Theirs:
         """Plan one step; returns a `StepPlan`."""
 
-    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def update_from_output(self, *args: Theirs, **kwargs: Theirs) -> Theirs:
         """Take in the results of a step; returns `StepOutputs` by front-end."""
 
-    def finish_requests(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def finish_requests(self, *args: Theirs, **kwargs: Theirs) -> Theirs:
         """Abort requests."""
 
-    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def reset_prefix_cache(self, *args: Theirs, **kwargs: Theirs) -> Theirs:
         """Forget everything that is cached."""
 
 

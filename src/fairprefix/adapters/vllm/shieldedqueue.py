@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fairprefix.adapters.vllm.guard import Shield
 from fairprefix.adapters.vllm.queue import PolicyQueue
-from fairprefix.adapters.vllm.shapes import EngineRequest
+from fairprefix.adapters.vllm.shapes import EngineRequest, Theirs
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class ShieldedQueue:
     def __reversed__(self) -> Iterator[EngineRequest]:
         return reversed(list(self))
 
-    def _do(self, ours: Callable[..., T], plain: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 (passed on)
+    def _do(self, ours: Callable[..., T], plain: Callable[..., T], *args: Theirs) -> T:
         if self._plain is None and not self._shield.down:
             try:
                 return ours(self._queue, *args)

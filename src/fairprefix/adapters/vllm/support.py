@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from fairprefix.adapters.vllm.shapes import Theirs
 from fairprefix.core.errors import ConfigError
 
 ASYNC_FROM = (0, 15)
@@ -30,7 +30,7 @@ def warning_for(version: str) -> str | None:
     )
 
 
-def refuse_what_cannot_work(vllm_config: Any, version: str) -> None:  # noqa: ANN401 (vLLM's own type)
+def refuse_what_cannot_work(vllm_config: Theirs, version: str) -> None:
     """Refuse configurations in which the adapter would be wrong.
 
     Raises:

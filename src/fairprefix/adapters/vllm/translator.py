@@ -1,7 +1,7 @@
 """From what happens to a vLLM request to what a policy is told, and nothing else.
 
 Every request is charged once, at its first admission, for `prompt - cached` tokens, and for each output token that
-is delivered. vLLM resumes preempted requests by itself: they are held, not queued again, and are never charged twice.
+is delivered. vLLM resumes preempted requests by itself: they are held, not queued again, and not charged twice.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Tracked:
 
     engine_request: EngineRequest
     request: Request
+    client: Client
     standing: Standing = Standing.QUEUED
     output: int = 0
     """Tokens delivered."""
@@ -84,8 +85,9 @@ class Translator:
             self._ending[id] = earlier
             self._turns += 1
             policy_id = f"{id}{_TURN}{self._turns}"
-        tracked = self._tracked[id] = Tracked(engine_request, self._describe(engine_request, policy_id))
-        self.policy.arrive(tracked.request)
+        request = self._describe(engine_request, policy_id)
+        tracked = self._tracked[id] = Tracked(engine_request, request, request.client)
+        self.policy.arrive(request)
         if blocked:
             self.refused(tracked)
         return tracked
@@ -127,20 +129,19 @@ class Translator:
         """A step's output is on its way to the clients. O(requests in it)."""
         produced: dict[Client, int] = {}
         finished: list[tuple[str, Tracked]] = []
-        tracked_by_id, ending = self._tracked, self._ending
+        find = self._find if self._ending else self._tracked.get
         for step in outputs:
             for output in step.outputs:
-                id = output.request_id
-                tracked = (ending and ending.get(id)) or tracked_by_id.get(id)
+                tracked = find(output.request_id)
                 if tracked is None:
                     continue
                 count = len(output.new_token_ids)
                 if count:
-                    client = tracked.request.client
+                    client = tracked.client
                     produced[client] = produced.get(client, 0) + count
                     tracked.output += count
                 if output.finish_reason is not None:
-                    finished.append((id, tracked))
+                    finished.append((output.request_id, tracked))
         if produced:
             self.policy.produced(produced)
         for id, tracked in finished:
@@ -158,6 +159,10 @@ class Translator:
     def ids(self) -> list[str]:
         """Return the ids of all requests that are not finished."""
         return list(self._tracked)
+
+    def _find(self, id: str) -> Tracked | None:
+        """Return whose output comes under that id: an ending turn's before that of the next."""
+        return self._ending.get(id) or self._tracked.get(id)
 
     def _finish(self, id: str, tracked: Tracked) -> None:
         if self._ending.get(id) is tracked:
