@@ -20,8 +20,9 @@ from fairprefix.core.snapshot import dump_entry, load_entry, open_snapshot, seal
 
 ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
 ADMITTED = (Stage.RUNNING, Stage.HELD)
+ANYWHERE = tuple(Stage)
 
-_CORRECTIONS = 32
+_CORRECTIONS = 8
 """Candidates that are looked at for one offer."""
 
 
@@ -205,7 +206,8 @@ class BasePolicy(ABC):
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
         for client, count in tokens.items():
-            _natural(f"produced[{client!r}]", count)
+            if type(count) is not int or count < 0:
+                raise reject(f"produced[{client!r}]", count, "an integer >= 0")
         self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
@@ -223,7 +225,7 @@ class BasePolicy(ABC):
 
     def finish(self, id: str, *, output: int) -> None:
         """Settle a request for good. O(log n)."""
-        entry = self._get(id, tuple(Stage))
+        entry = self._get(id, ANYWHERE)
         late = self._advance(entry, output)
         if entry.stage in WAITING:
             self._dequeue(entry)
@@ -313,8 +315,14 @@ class BasePolicy(ABC):
         return entry
 
     def _hear_of_changes(self) -> None:
+        reordered: dict[str, Entry] = {}
         for id, match in self._prefixes.changes():
-            self._rematch(self._entries[id], match)
+            entry = self._entries[id]
+            entry.match = match
+            self._lane(entry).rekey(entry)
+            reordered[entry.owner] = entry
+        for entry in reordered.values():
+            self._reordered(entry)
 
     def _correct(self, entry: Entry) -> bool:
         """Look up the match of a waiting entry; return whether it was another one."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=tuple[object, ...])
 
 _FIRST_SWEEP = 64
-_MOVED_PER_PUSH = 8
+_MOVED_PER_PUSH = 4
 
 
 class LazyHeap(Generic[T]):

@@ -17,27 +17,28 @@ from hashlib import blake2b
 from typing import Protocol
 
 from fairprefix.core.errors import HostError, at_least
-from fairprefix.core.radix import Follower, Group, RunTree
+from fairprefix.core.radix import Follower, Lacking, RunTree
 from fairprefix.core.request import BlockHash, Request
 
 
-def chain_hashes(tokens: Sequence[int] | bytes, block_size: int) -> tuple[int, ...]:
+def chain_hashes(tokens: Sequence[int] | bytes, block_size: int) -> Sequence[int]:
     """Return the cumulative 64-bit hashes of the full blocks of a prompt.
 
     Args:
         tokens: token ids, or the same as little-endian 32-bit integers in bytes (faster).
         block_size: tokens per block.
 
-    The hash only ranks waiting requests: a collision can cost locality, never correctness. Complexity: O(tokens).
+    They are packed, 8 bytes a block. The hash only ranks waiting requests: a collision can cost locality, never
+    correctness. Complexity: O(tokens).
     """
     at_least("block_size", block_size, 1)
     data = tokens if isinstance(tokens, bytes) else array("i", tokens).tobytes()
     width = 4 * block_size
-    hashes, parent = [], b""
+    hashes, parent = bytearray(), b""
     for start in range(0, len(data) - width + 1, width):
         parent = blake2b(data[start : start + width], digest_size=8, salt=parent).digest()
-        hashes.append(int.from_bytes(parent, "little"))
-    return tuple(hashes)
+        hashes += parent
+    return array("Q", bytes(hashes))
 
 
 class Prefixes(Protocol):
@@ -103,13 +104,15 @@ class PrefixIndex:
         per_look: how many requests get a new place each time.
     """
 
-    def __init__(self, block_size: int, *, per_look: int = 64) -> None:
+    def __init__(self, block_size: int, *, per_look: int = 16) -> None:
         self.block_size = at_least("block_size", block_size, 1)
         self._per_look = at_least("per_look", per_look, 1)
         self._trees: dict[str, RunTree] = {}
         self._followers: dict[str, Follower] = {}
-        self._stale: deque[Group] = deque()
-        """Groups of followers whose place may have changed."""
+        self._stale: deque[Lacking] = deque()
+        """Followers whose place may have changed, those that an event has set aside together."""
+        self._catching_up: list[Follower] = []
+        """The members of such a group, last one first: whoever has waited longest is looked at first."""
 
     def cached(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
@@ -155,41 +158,41 @@ class PrefixIndex:
 
     def changes(self) -> list[tuple[str, int]]:
         """Return (id, cached tokens) of requests whose cached prefix has changed, at most `per_look` of them."""
+        if not self._catching_up and not self._stale:
+            return []
         changed: list[tuple[str, int]] = []
-        left = self._per_look
-        while left and self._stale:
-            group = self._stale[0]
-            if not group:
-                self._stale.popleft()
-                continue
-            left -= 1
-            id, follower = group.popitem()
-            before = follower.matched
-            self._replace(follower)
-            if follower.matched != before:
-                changed.append((id, self._tokens(follower)))
+        for _ in range(self._per_look):
+            if not self._catching_up and not self._next_group():
+                break
+            follower = self._catching_up.pop()
+            id, before = follower.request.id, follower.matched
+            if self._followers.get(id) is follower and not follower.tree.is_placed(follower):
+                self._replace(follower)
+                if follower.matched != before:
+                    changed.append((id, self._tokens(follower)))
         return changed
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a followed request."""
         follower = self._followers[id]
-        if self._stale and not follower.tree.is_placed(follower):
+        if not follower.tree.is_placed(follower):
             self._replace(follower)
         return self._tokens(follower)
 
     def validate(self) -> None:
         """Check the index against a fresh match of every followed request whose place has not changed."""
         reachable = {namespace: tree.reachable() for namespace, tree in self._trees.items()}
-        aside = {id for group in self._stale for id in group}
+        aside = {follower.request.id for group in self._stale for follower in _members(group)}
+        aside |= {follower.request.id for follower in self._catching_up}
         for id, follower in self._followers.items():
-            if id in aside:
+            if not follower.tree.is_placed(follower):
+                assert id in aside, id
                 continue
             blocks, tree, stop, matched = follower.blocks, follower.tree, follower.stop, follower.matched
             known = reachable[follower.request.namespace]
             fresh = next((i for i, block in enumerate(blocks) if block not in known), len(blocks))
             assert matched == fresh, (id, matched, fresh)
             assert fresh == len(blocks) or blocks[fresh] not in tree.loose(), id
-            assert fresh == len(blocks) or tree.missing[blocks[fresh]] is follower.lacking, id
             assert stop, id
             assert stop.run, id
             assert stop.run.start < fresh <= stop.run.end or fresh == stop.run.end == 0, id
@@ -206,6 +209,13 @@ class PrefixIndex:
         if self._trees[namespace].empty():
             del self._trees[namespace]
 
+    def _next_group(self) -> bool:
+        """Turn to the next group that was set aside; return whether there is anybody in it."""
+        while self._stale and not self._catching_up:
+            self._catching_up = _members(self._stale.popleft())
+            self._catching_up.reverse()
+        return bool(self._catching_up)
+
     def _replace(self, follower: Follower) -> None:
         tree = follower.tree
         tree.displace(follower)
@@ -214,6 +224,10 @@ class PrefixIndex:
     def _tokens(self, follower: Follower) -> int:
         # At least one token is computed for every request, or there would be no first output token.
         return min(follower.matched * self.block_size, follower.request.input_tokens - 1)
+
+
+def _members(group: Lacking) -> list[Follower]:
+    return [group] if isinstance(group, Follower) else list(group.values())
 
 
 def _end(blocks: Sequence[BlockHash], end: int | None) -> int:

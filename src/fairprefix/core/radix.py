@@ -22,7 +22,7 @@ from fairprefix.core.request import BlockHash, Request
 class Follower:
     """A waiting request, and where the cached part of its prompt ends."""
 
-    __slots__ = ("blocks", "lacking", "request", "stop", "tree")
+    __slots__ = ("blocks", "request", "stop", "tree")
 
     def __init__(self, request: Request, tree: RunTree) -> None:
         self.request = request
@@ -30,8 +30,6 @@ class Follower:
         self.tree = tree
         self.stop: Stop | None = None
         """Where it stands; None before it is placed."""
-        self.lacking: Group | None = None
-        """The group that lacks the same block; None when all of its prompt is cached."""
 
     @property
     def matched(self) -> int:
@@ -41,6 +39,9 @@ class Follower:
 
 Group = dict[str, Follower]
 """Followers by the id of their request."""
+
+Lacking = Follower | Group
+"""Who lacks a block: mostly one follower, for which a dictionary would be too large."""
 
 
 class Stop:
@@ -86,11 +87,11 @@ class RunTree:
     is kept by its hash alone, and becomes part of the tree when a chain that contains it is matched again.
 
     Args:
-        stale: where groups of followers are put whose place may have changed.
+        stale: where followers are put whose place may have changed.
     """
 
-    def __init__(self, stale: deque[Group]) -> None:
-        self.missing: dict[BlockHash, Group] = {}
+    def __init__(self, stale: deque[Lacking]) -> None:
+        self.missing: dict[BlockHash, Lacking] = {}
         """Followers by their first block that is not cached: whom a new run concerns."""
         self.followers = 0
         self._stale = stale
@@ -168,35 +169,41 @@ class RunTree:
         follower.stop = stop
         self.followers += 1
         if depth < len(blocks):
-            group = self.missing.get(blocks[depth])
-            if group is None:
-                group = self.missing[blocks[depth]] = {}
-            group[id] = follower
-            follower.lacking = group
+            known = self.missing.get(blocks[depth])
+            if known is None:
+                self.missing[blocks[depth]] = follower
+            elif isinstance(known, Follower):
+                self.missing[blocks[depth]] = {known.request.id: known, id: follower}
+            else:
+                known[id] = follower
 
     def displace(self, follower: Follower) -> None:
         """Take a follower out of its place, if that is still there."""
-        id, stop, group = follower.request.id, follower.stop, follower.lacking
+        id, stop, blocks = follower.request.id, follower.stop, follower.blocks
         assert stop is not None, id
         self.followers -= 1
         stop.members.pop(id, None)
-        if not stop.members and stop.run:
+        if not stop.members and stop.run is not None:
             del stop.run.stops[stop.depth]
             stop.run = None
-        if group is not None:
-            group.pop(id, None)
-            block = follower.blocks[stop.depth]
-            if not group and self.missing.get(block) is group:
-                del self.missing[block]
-        follower.stop = follower.lacking = None
+        if stop.depth < len(blocks):
+            known = self.missing.get(blocks[stop.depth])
+            if isinstance(known, dict):
+                known.pop(id, None)
+            if known is follower or not known:
+                self.missing.pop(blocks[stop.depth], None)
+        follower.stop = None
 
     def is_placed(self, follower: Follower) -> bool:
         """Return whether a follower's place is still where its match ends."""
-        stop, group = follower.stop, follower.lacking
+        stop = follower.stop
         assert stop is not None, follower.request.id
         if stop.run is None:
             return False
-        return group is None or self.missing.get(follower.blocks[stop.depth]) is group
+        if stop.depth == len(follower.blocks):
+            return True
+        known = self.missing.get(follower.blocks[stop.depth])
+        return known is follower or (isinstance(known, dict) and follower.request.id in known)
 
     def reachable(self) -> set[BlockHash]:
         """Return every cached block that a match can reach. O(blocks): for checks."""
