@@ -175,9 +175,8 @@ def test_disconnects_leave_nothing_behind(fair: Server) -> None:
 def test_a_killed_client_leaves_nothing_behind(fair: Server) -> None:
     """A client that is killed in the middle of its streams leaves nothing behind."""
     command = [sys.executable, "-m", "tests.vllm.load", fair.url, "12"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], env=os.environ
-    ) as victim:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, env=os.environ) as victim:  # noqa: S603
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"reading\n"
         victim.kill()

@@ -24,7 +24,6 @@ class EngineRequest(Protocol):
     """`vllm.v1.request.Request`."""
 
     request_id: str
-    status: Status
     num_prompt_tokens: int
     num_computed_tokens: int
     max_tokens: int
@@ -32,6 +31,11 @@ class EngineRequest(Protocol):
     """One per full block, growing as output is produced."""
     sampling_params: Theirs
     lora_request: Theirs
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        ...
 
     @property
     def num_tokens(self) -> int:
