@@ -1,0 +1,1 @@
+"""Adapters to serving engines: each translates events, and nothing else."""
