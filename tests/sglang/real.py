@@ -70,7 +70,9 @@ def unified_tree(core: str) -> Any:
             CacheInitParams(
                 disable=False,
                 req_to_token_pool=ReqToTokenPool(16, 8192, "cpu", enable_memory_saver=False),
-                token_to_kv_pool_allocator=TokenToKVPoolAllocator(500_000, torch.bfloat16, "cpu", None, False),
+                token_to_kv_pool_allocator=TokenToKVPoolAllocator(
+                    500_000, torch.bfloat16, "cpu", None, need_sort=False
+                ),
                 page_size=1,
                 tree_components=(ComponentType.FULL,),
             )
@@ -89,7 +91,7 @@ def insert(tree: Any, ids: list[int], namespace: str | None = None) -> None:
 
 def schedule(tree: Any, policy: str = "lpm") -> Any:
     """Return SGLang's own policy over a tree."""
-    return SchedulePolicy(policy, tree, False, False, False)
+    return SchedulePolicy(policy, tree, *[False] * 3)
 
 
 def stock_order(tree: Any, waiting: list[Any]) -> list[str]:
@@ -143,6 +145,7 @@ class Scheduler:
 
     def admit(self, count: int, *, chunk: int | None = None) -> list[str]:
         """Order, and admit the first few of the list, the way the real scheduler rebuilds it."""
+
         def batch(scheduler: Scheduler) -> Any:
             scheduler.policy_hooked()
             chosen = scheduler.waiting_queue[:count]

@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -21,7 +21,15 @@ FLAGS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
     *("--grammar-backend", "none", "--dtype", "bfloat16", "--disable-cuda-graph", "--skip-server-warmup"),
     *("--max-total-tokens", "16384", "--context-length", "4096", "--mem-fraction-static", "0.3"),
-    *("--max-running-requests", "8", "--enable-metrics", "--enable-cache-report", "--log-level", "info"),
+    *(
+        "--max-running-requests",
+        "8",
+        "--sleep-on-idle",
+        "--enable-metrics",
+        "--enable-cache-report",
+        "--log-level",
+        "info",
+    ),
 )
 _START_S = 240
 
@@ -55,9 +63,15 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **own, **settings}
 
 
-def start(model: Path, log: Path, *flags: str, **settings: str) -> subprocess.Popen[bytes]:
-    """Start a server process with a process group of its own."""
-    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model), *FLAGS, *flags]
+LAUNCH = ("python", "-m", "sglang.launch_server", "--model-path", "MODEL")
+
+
+def start(
+    model: Path, log: Path, *flags: str, command: Sequence[str] = LAUNCH, **settings: str
+) -> subprocess.Popen[bytes]:
+    """Start a server process with a process group of its own, by this command and further flags."""
+    words = {"python": sys.executable, "MODEL": str(model)}
+    command = [words.get(word, word) for word in command] + [*FLAGS, *flags]
     with log.open("wb") as output:
         return subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment(settings), start_new_session=True
@@ -68,24 +82,22 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and its children."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(timeout=30)
 
 
 @contextmanager
-def running(model: Path, log: Path, *flags: str, **settings: str) -> Iterator[Server]:
+def running(
+    model: Path, log: Path, *flags: str, command: Sequence[str] = LAUNCH, **settings: str
+) -> Iterator[Server]:
     """Run a server until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = start(model, log, "--port", str(port), *flags, **settings)
+    process = start(model, log, "--port", str(port), *flags, command=command, **settings)
     try:
         server = Server(f"http://127.0.0.1:{port}", log)
         _wait(server, process)

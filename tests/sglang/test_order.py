@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def test_a_computed_prefix_moves_those_forward_that_continue_it(tree: Any) -> No
     assert scheduler.admit(1) == ["first"]
     real.insert(tree, list(first.origin_input_ids))
     first.output_ids.append(5)
-    attached.bridge.processed(real.SimpleNamespace(reqs=[first]))
+    attached.bridge.processed(SimpleNamespace(reqs=[first]))
     assert scheduler.order()[:3] == ["s0", "s1", "s2"]
 
 
@@ -108,9 +109,7 @@ def test_a_light_client_goes_ahead_of_one_that_floods(tree: Any) -> None:
     assert scheduler.order()[0] == "b0"
 
 
-def test_when_the_policy_fails_sglang_s_own_order_takes_over(
-    tree: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_when_the_policy_fails_sglang_s_own_order_takes_over(tree: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A policy that raises costs nothing but its order: SGLang's LPM takes over, and it is said once."""
 
     class Broken:
@@ -131,7 +130,7 @@ def test_when_the_policy_fails_sglang_s_own_order_takes_over(
 
 
 def test_the_list_keeps_exactly_its_requests_whatever_happens_to_it(tree: Any) -> None:
-    """Through arrivals, admissions, silent aborts and retractions nobody is lost from the list or doubled in it."""
+    """Through arrivals, admissions, silent aborts and retractions nobody is lost from the list, or doubled."""
     rng = random.Random(3)
     scheduler = real.Scheduler(tree, room=8, budget=4_000)
     attached = scheduler.attach(PolicyConfig(quantum=500, gate="credit", reservation="none", bounded_wait=4))
@@ -151,7 +150,7 @@ def test_the_list_keeps_exactly_its_requests_whatever_happens_to_it(tree: Any) -
         running += [by_id[rid] for rid in chosen]
         for req in running:
             req.output_ids.append(step)
-        attached.bridge.processed(real.SimpleNamespace(reqs=list(running)))
+        attached.bridge.processed(SimpleNamespace(reqs=list(running)))
         if running and rng.random() < 0.3:
             retracted = running.pop(0)
             scheduler.add(retracted)

@@ -24,6 +24,10 @@ class DecisionLog:
         """Write one event."""
         self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
 
 def log_for(environ: Mapping[str, str], ranks: Ranks) -> DecisionLog | None:
     """Return the log of a rank, if one is wanted."""

@@ -11,8 +11,9 @@ from fairprefix.core.request import Request
 
 _ROUNDS = 3
 """How often a plan is made anew because of shared prefixes."""
-_MORE = 4
+_MORE = 2
 """Planned beyond what the last pass needed, so that one plan does for most passes."""
+_LEAST = 4
 
 
 class Planner:
@@ -58,7 +59,7 @@ class Planner:
 
     def _reach(self, most: int, budget: int) -> tuple[list[Tracked], bool]:
         """Plan until the budget is used up, or the room, or nobody is left."""
-        limit = min(most, max(self._needed + _MORE, 2 * _MORE))
+        limit = min(most, max(self._needed + _MORE, _LEAST))
         while True:
             planned = [self._find(request) for request in self._policy.plan(limit)]
             needed = _needed(planned, budget)

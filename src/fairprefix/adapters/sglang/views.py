@@ -20,11 +20,19 @@ class Req(Protocol):
     """`schedule_batch.Req`."""
 
     rid: str
-    origin_input_ids: Sequence[int]
-    output_ids: Sequence[int]
     sampling_params: Any
     routing_key: str | None
     extra_key: str | None
+
+    @property
+    def origin_input_ids(self) -> Sequence[int]:
+        """The prompt."""
+        ...
+
+    @property
+    def output_ids(self) -> Sequence[int]:
+        """What was produced so far."""
+        ...
 
     def finished(self) -> bool:
         """Return whether it is done, aborted or failed."""
