@@ -189,7 +189,7 @@ def test_an_error_of_the_adapter_leaves_sglang_its_own_order(caplog: pytest.LogC
     engine.view.cache(requests[4].origin_input_ids)
     engine.add(*requests)
     assert _order(engine)[0] == "r4"
-    engine.view.rooms = None  # type: ignore[assignment]
+    engine.view.room = None  # type: ignore[assignment,method-assign]
     asked: list[list[str]] = []
     for _ in range(3):
         with caplog.at_level(logging.ERROR):

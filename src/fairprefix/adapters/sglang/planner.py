@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fairprefix.adapters.sglang.sharing import Sharing
 from fairprefix.adapters.sglang.views import Tracked
@@ -11,9 +11,6 @@ from fairprefix.core.request import Request
 
 _ROUNDS = 3
 """How often a plan is made anew because of shared prefixes."""
-_MORE = 2
-"""Planned beyond what the last pass needed, so that one plan does for most passes."""
-_LEAST = 4
 
 
 class Planner:
@@ -29,8 +26,6 @@ class Planner:
         self._policy = policy
         self._find = find
         self._sharing = sharing
-        self._needed = 0
-        """Requests that the last plan needed to cover the budget."""
 
     def plan(self, most: int, budget: int) -> tuple[list[Tracked], bool]:
         """Return whom to admit, in order, and whether the policy admits nobody else in this pass.
@@ -59,21 +54,6 @@ class Planner:
 
     def _reach(self, most: int, budget: int) -> tuple[list[Tracked], bool]:
         """Plan until the budget is used up, or the room, or nobody is left."""
-        limit = min(most, max(self._needed + _MORE, _LEAST))
-        while True:
-            planned = [self._find(request) for request in self._policy.plan(limit)]
-            needed = _needed(planned, budget)
-            complete = len(planned) < limit
-            if needed is not None or complete or limit >= most:
-                self._needed = len(planned) if needed is None else needed
-                return planned, complete
-            limit = min(most, 2 * limit)
-
-
-def _needed(planned: Sequence[Tracked], budget: int) -> int | None:
-    """Return how many of them use up the budget, or None when all of them do not."""
-    for count, entry in enumerate(planned, 1):
-        budget -= entry.tokens - entry.matched
-        if budget <= 0:
-            return count
-    return None
+        planned = [self._find(request) for request in self._policy.plan(most, budget=budget)]
+        used = sum(entry.tokens - entry.matched for entry in planned)
+        return planned, len(planned) < most and used < budget

@@ -85,7 +85,7 @@ def prompt_length(req: Req) -> int:
     return max(len(req.origin_input_ids), 1)
 
 
-def prompt_blocks(req: Req, block: int) -> tuple[int, ...]:
+def prompt_blocks(req: Req, block: int) -> Sequence[int]:
     """Return the cumulative hashes of the full blocks of its prompt."""
     tokens = req.origin_input_ids
     data = tokens if isinstance(tokens, array) and tokens.typecode == "q" else array("q", tokens)
