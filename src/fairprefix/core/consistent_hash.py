@@ -4,8 +4,8 @@
   M. Zadimoghaddam, 2018): from its point on the ring a request goes to the first worker whose load is below
   `load_percent` of the average.
 * `dualmap`: two candidates by two hashes, after DualMap (arXiv 2602.06502): the one with the longer match, unless
-  its load is out of balance with the other's. (The paper switches when a latency target is in danger; a router that
-  is told of no latencies goes by load.)
+  its load is out of balance with the other's. (The paper switches when a latency target is in danger; a router
+  that is told of no latencies goes by load.)
 """
 
 from __future__ import annotations

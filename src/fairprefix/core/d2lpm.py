@@ -50,8 +50,8 @@ class DispatchAccount:
 class D2LPM(BaseRouter):
     """Algorithm 2, with prediction of output, weights, and workers that come and go.
 
-    * Refills are in closed form (`rounds_until_above`) and reach every worker that is due; one that is suspended, or
-      to be avoided, does not take part in the decision to refill.
+    * Refills are in closed form (`rounds_until_above`) and reach every worker that is due; one that is suspended,
+      or to be avoided, does not take part in the decision to refill.
     * A worker that joins later is entered as after a refill: with one quantum, or with none before the first one.
     * A client without requests may be forgotten beyond `max_clients`, since no bound depends on these counters.
 

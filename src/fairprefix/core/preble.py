@@ -1,16 +1,16 @@
 """Preble's global scheduler, E2: exploit what is cached, or explore (arXiv 2407.00023, section 3.2).
 
-A request whose prompt is cached for the larger part goes to one of the workers that hold its longest match, the one
-with the least load. Any other goes where the total cost is least:
+A request whose prompt is cached for the larger part goes to one of the workers that hold its longest match, the
+one with the least load. Any other goes where the total cost is least:
 
     L + M + P = load in the window + cost of what would be evicted + time to compute what is not cached there
 
 all in nanoseconds of that worker's time. The load sums prefill and decode time of what was sent there within the
-window H. An evicted block costs its prefill time times the share of the worker's requests that used it within H. If
-the load of the worker to exploit exceeds `balance_rel_percent` of the smallest one, the request is redirected there.
+window H. An evicted block costs its prefill time times the share of the worker's requests that used it within H.
+If the load of the worker to exploit exceeds `balance_rel_percent` of the smallest one, the request goes there.
 
-Left out: the second form of rebalancing, which copies a subtree to a further GPU once its queueing time has doubled
-(a router is told of no queueing times), and the local scheduler's priority groups (any policy may run there).
+Left out: the second form of rebalancing, which copies a subtree to a further GPU once its queueing time doubled (a
+router is told of no queueing times), and the local scheduler's priority groups (any policy may run there).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Preble(BaseRouter):
         return self._history[slot].load
 
     def _eviction_cost(self, slot: int, request: Request, matched: int) -> int:
-        """Return what it will cost to compute again what has to make room, in the share of requests that use it."""
+        """Return the time to compute again what has to make room, times the share of requests that use it."""
         room = self.index.capacity_of(slot) - self.index.blocks_of(slot)
         needed = len(request.blocks) - matched - room
         history = self._history[slot]

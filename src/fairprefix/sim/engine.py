@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 from fairprefix.core.policy import Policy, Refusal
 from fairprefix.core.request import Client
 from fairprefix.sim.decoderun import DecodeRun
-from fairprefix.sim.job import EngineConfig, Job, Observer, OversizeError, StalledError, admissible
+from fairprefix.sim.job import Arrivals, EngineConfig, Job, Observer, OversizeError, StalledError, admissible
 from fairprefix.sim.kvcache import Holding, KVCache
 from fairprefix.sim.steptime import StepTimeModel
 from fairprefix.sim.trace import TraceRequest
@@ -26,8 +26,6 @@ from fairprefix.sim.trace import TraceRequest
 __all__ = ["EngineConfig", "Job", "Observer", "OversizeError", "StalledError", "VirtualEngine"]
 
 PS_PER_NS = 1000
-Arrivals = deque[tuple[int, TraceRequest]]
-"""Requests that have not arrived yet, each with its number."""
 
 
 @define(eq=False)
@@ -76,6 +74,7 @@ class VirtualEngine:
         observer: who is told about everything.
         ready_ns: when a request stops being blocked for reasons other than room (its grammar is compiled, its
             adapter loaded...), by the request; the default is never blocked.
+        shared_queue: the queue of several engines whose policies offer requests from it (late binding).
     """
 
     def __init__(
@@ -86,6 +85,7 @@ class VirtualEngine:
         policy: Policy,
         observer: Observer,
         ready_ns: Callable[[TraceRequest], int] = lambda _request: 0,
+        shared_queue: dict[str, Job] | None = None,
     ) -> None:
         self.clock_ps = 0
         self.steps = 0
@@ -98,7 +98,8 @@ class VirtualEngine:
         self._observer = observer
         self._ready_ns = ready_ns
         self._batch = _Batch()
-        self._waiting: dict[str, Job] = {}
+        self._waiting: dict[str, Job] = {} if shared_queue is None else shared_queue
+        self._shares = shared_queue is not None
         self._blocked: list[tuple[int, str]] = []
         self._pass_due = 0
         """Number of the step before which the next pass is made."""
@@ -137,11 +138,6 @@ class VirtualEngine:
         """When the step ends that has begun; None between steps."""
         return self._running.ended_ps if self._running else None
 
-    @property
-    def ready_event_ns(self) -> int | None:
-        """When the next blocked request is ready; None if there is none."""
-        return self._blocked[0][0] if self._blocked else None
-
     def has_work(self) -> bool:
         """Return whether anything waits, is blocked or runs."""
         return bool(self._waiting or self._blocked or self._batch.jobs)
@@ -173,12 +169,14 @@ class VirtualEngine:
         return True
 
     def interrupt(self, at_ns: int) -> None:
-        """End a run of decode steps with the one during which something happens that was not known before."""
+        """Look up after the step during which something happens that was not known before."""
+        self._pass_due = self.steps
         step = self._running
         if step is None or step.run is None:
             return
         steps = min(step.steps, step.run.steps_within(at_ns * PS_PER_NS - step.begun_ps) + 1)
-        self._cut(step, step.run, steps)
+        if steps < step.steps:
+            self._running = evolve(step, steps=steps, ended_ps=step.begun_ps + step.run.total_ps(steps))
 
     def complete(self) -> None:
         """End the step that has begun, and report what it produced."""
@@ -192,37 +190,32 @@ class VirtualEngine:
         self._produce(step.produces, step.steps)
 
     def crash(self, at_ns: int) -> list[Job]:
-        """Lose everything: requests and cache; return the requests. What was produced by then stays produced.
+        """Lose all requests and the cache; return the requests. What was produced by then stays produced.
 
         The policy outlives the engine, as that of a gateway does; all requests are finished for it.
         """
         step = self._running
+        self._running = None
         if step is not None and step.run is not None:
             whole = step.run.steps_within(at_ns * PS_PER_NS - step.begun_ps)
             if whole:
-                self._cut(step, step.run, whole)
+                self._running = evolve(step, steps=whole, ended_ps=at_ns * PS_PER_NS)
                 self.complete()
-        self._running = None
         self.wait_until(at_ns * PS_PER_NS)
-        for job in self._waiting.values():
+        queued = [] if self._shares else list(self._waiting.values())
+        for job in queued:
             self._observer.queued(job.request.client, self.clock_ns, -1)
-        for _, id in self._blocked:
-            self._observer.queued(self._waiting[id].request.client, self.clock_ns, +1)
-        lost = [*self._batch.jobs.values(), *self._waiting.values()]
+        lost = [*self._batch.jobs.values(), *queued]
         for job in lost:
             self._policy.finish(job.request.id, output=job.produced)
             if job.holding is not None:
                 self._cache.release(job.holding)
                 job.holding = None
+        for job in queued:
+            del self._waiting[job.request.id]
         self._cache.clear()
         self._batch = _Batch()
-        self._waiting.clear()
-        self._blocked.clear()
         return lost
-
-    def _cut(self, step: _Step, run: DecodeRun, steps: int) -> None:
-        if steps < step.steps:
-            self._running = evolve(step, steps=steps, ended_ps=step.begun_ps + run.total_ps(steps))
 
     # Arrivals.
 
@@ -242,10 +235,14 @@ class VirtualEngine:
             self._observer.queued(self._waiting[id].request.client, now, +1)
             self._pass_due = self.steps
 
-    def add(self, job: Job) -> None:
-        """Let a request arrive now."""
+    def share(self, job: Job) -> None:
+        """Let a request arrive, whatever the engine is doing and without a word to its observer."""
         self._waiting[job.request.id] = job
         self._policy.arrive(job.request)
+
+    def add(self, job: Job) -> None:
+        """Let a request arrive now."""
+        self.share(job)
         self._observer.queued(job.request.client, self.clock_ns, +1)
         self._pass_due = self.steps
 
@@ -307,6 +304,7 @@ class VirtualEngine:
         self._waiting[job.request.id] = job
         self._policy.preempt(job.request.id, output=job.produced, keep_hold=False)
         self._observer.queued(job.request.client, self.clock_ns, +1)
+        self._observer.preempted(job)
         self._pass_due = self.steps
 
     def _mixed_step(self) -> _Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from fairprefix.core.errors import FairprefixError, at_least, one_of
 from fairprefix.core.request import Client, Request
 from fairprefix.sim.kvcache import Holding
 from fairprefix.sim.trace import TraceRequest
+
+Arrivals = deque[tuple[int, TraceRequest]]
+"""Requests that have not arrived yet, each with its number."""
 
 
 class OversizeError(FairprefixError, ValueError):
@@ -67,6 +71,10 @@ class Observer(Protocol):
 
     def produced(self, tokens: dict[Client, int], at: int) -> None:
         """Output tokens were produced."""
+        ...
+
+    def preempted(self, job: Job) -> None:
+        """A request has lost its memory, and is queued again."""
         ...
 
     def finished(self, job: Job) -> None:
