@@ -1,8 +1,8 @@
 """One deficit per client for all workers: requests wait in one queue and are bound to a worker when it has room.
 
-Late binding needs no prediction of where there will be room, and a client is fair or unfair to others as a whole
-and not worker by worker. The price is knowledge: a worker's charges reach the ledger only when it *reports*. In its
-own view of a client's credit the unreported charges of all others are missing; the largest sum of them that ever
+Late binding needs no prediction of where there will be room, and what counts is a client's service as a whole, not
+worker by worker. The price is knowledge: a worker's charges reach the ledger only when it *reports*. In its own
+view of a client's credit the unreported charges of all others are missing; the largest sum of them that ever
 existed is `unsettled`, the delta of `fairprefix.core.bounds.shared_ledger`.
 
     ledger = SharedLedger(config)
