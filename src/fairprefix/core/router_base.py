@@ -141,9 +141,7 @@ class BaseRouter(ABC):
     def _get(self, id: str) -> Dispatched:
         dispatched = self._dispatched.get(id)
         if dispatched is None:
-            raise HostError(
-                f"request {id!r} is unknown: never picked, settled or refunded, or its worker has left"
-            )
+            raise HostError(f"request {id!r} is not out: never picked, settled already, or its worker has left")
         return dispatched
 
     def _forget(self, dispatched: Dispatched) -> None:

@@ -13,6 +13,7 @@ that holds it (benchmarks/routing.py measures both).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -28,7 +29,7 @@ def keys_of(blocks: Sequence[BlockHash], namespace: str) -> Sequence[Key]:
     return [(namespace, block) for block in blocks] if namespace else blocks
 
 
-class WorkerIndex:
+class WorkerIndex(ABC):
     """What both kinds of index share."""
 
     kind: ClassVar[str]
@@ -90,9 +91,9 @@ class WorkerIndex:
         """Return the blocks of a worker in the order in which they would be evicted."""
         return self._held[slot]
 
+    @abstractmethod
     def sent(self, slot: int, blocks: Sequence[BlockHash], namespace: str = "") -> None:
         """Note that a prompt goes to a worker."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         """Return the number of different blocks that somebody holds."""
