@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,7 @@ def test_wrong_calls_are_refused() -> None:
         made.admitted("a1")
     with pytest.raises(HostError, match="'x' is at no worker"):
         made.finish("x")
-    for wrong in ({"depth": 0}, {"look": 0}, {"block_size": 0}, {"worker_blocks": 0}):
+    sizes: tuple[dict[str, Any], ...] = ({"depth": 0}, {"look": 0}, {"block_size": 0}, {"worker_blocks": 0})
+    for wrong in sizes:
         with pytest.raises(ConfigError, match="an integer >= 1"):
             CentralPool(**wrong)

@@ -40,7 +40,7 @@ def credits_of(of: D2LPM, client: str) -> dict[str, int]:
 
 
 def test_the_whole_prompt_is_charged_at_dispatch_and_output_at_the_end() -> None:
-    """Algorithm 2 as published: w_e * input at dispatch, whatever is cached, and w_q * output at finish."""
+    """As published: w_e * input at dispatch, whatever is cached, and w_q * output at finish."""
     made = router("u")
     sent(made, "a1", 1, 2, prompt=4)
     assert made.deficit("a", "u") == 6
@@ -72,7 +72,7 @@ def test_the_longest_output_can_be_charged_in_advance() -> None:
 
 
 def test_the_usual_output_can_be_charged_in_advance() -> None:
-    """output_charge 'average' follows the client's outputs, new ones counting a fifth, up to the request's limit."""
+    """output_charge 'average' follows the client's outputs, a new one counts a fifth, up to the limit."""
     made = router("u", output_charge="average", quantum=1000)
     sent(made, "a1", prompt=1, output=30)
     assert made.deficit("a", "u") == 1000 - 1 - 60, "nothing is known yet: the longest output"
@@ -156,7 +156,8 @@ def test_a_new_weight_counts_from_the_next_refill() -> None:
     assert credits_of(made, "a") == {"u": 35, "v": 39}
     sent(made, "b1", prompt=1)
     assert sum(credits_of(made, "b").values()) == 99
-    restored = D2LPM.restore(made.snapshot())
+    restored = restore_router(made.snapshot())
+    assert isinstance(restored, D2LPM)
     assert credits_of(restored, "a") == credits_of(made, "a")
     with pytest.raises(ConfigError, match="weight = 0"):
         made.reweigh("a", 0)
@@ -167,7 +168,8 @@ def test_picks_are_idempotent() -> None:
     made = router("u", "v")
     first = made.pick(request("a1", 1, 2))
     again = made.pick(request("a1", 1, 2))
-    assert first and again
+    assert first is not None
+    assert again is not None
     assert (first.worker, first.again, again.worker, again.again) == (again.worker, False, first.worker, True)
     assert sum(credits_of(made, "a").values()) == 16
     assert made.worker_of("a1") == first.worker

@@ -192,7 +192,7 @@ def test_time_does_not_go_back() -> None:
     """The host's clock is checked."""
     made = preble("u")
     sent(made, "a1", now=7)
-    with pytest.raises(ConfigError, match="now = 6 .* integer >= 7"):
+    with pytest.raises(ConfigError, match=r"now = 6 .* integer >= 7"):
         sent(made, "a2", now=6)
 
 

@@ -228,7 +228,7 @@ def test_weights_multiply_the_quantum() -> None:
 
 def test_accounts_survive_a_restart_and_requests_do_not() -> None:
     """A snapshot counts what was not reported yet; its form is checked."""
-    ledger, u, _v = shared(weights={"a": 3})
+    _, u, _v = shared(weights={"a": 3})
     arrive(u, "a1", "b1")
     u.take("a1", extend=25, reserve=0)
     u.reweigh("b", 2)
@@ -247,7 +247,7 @@ def test_only_the_published_gate_is_shared() -> None:
     """The credit gate and overdraft are refused with a reason."""
     for settings in ({"gate": "credit"}, {"overdraft": 1}):
         with pytest.raises(ConfigError, match="without overdraft, with a shared ledger"):
-            SharedLedger(PolicyConfig(**settings))  # type: ignore[arg-type]
+            SharedLedger(PolicyConfig(**settings))
 
 
 def test_a_request_arrives_once() -> None:

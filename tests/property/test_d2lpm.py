@@ -255,7 +255,7 @@ class D2LPMMachine(RouterMachine):
 
     @invariant()
     def agrees(self) -> None:
-        """Every counter, load and cache is the oracle's; no counter exceeds a quantum by more than was given back."""
+        """Every counter, load and cache is the oracle's."""
         assert isinstance(self.router, D2LPM)
         for worker in self.router.workers:
             oracle = self.oracle.workers[worker.name]
@@ -272,5 +272,5 @@ def test_d2lpm_does_what_algorithm_2_does() -> None:
 
 
 def test_every_router_keeps_its_life_cycle() -> None:
-    """Usable workers only, idempotent picks, everything lost with its worker returned, and restarts unnoticed."""
+    """Usable workers only, idempotent picks, what is lost with a worker returned, restarts unnoticed."""
     run_state_machine_as_test(RouterMachine, settings=machine_settings(60))
