@@ -267,7 +267,7 @@ class D2LPMMachine(RouterMachine):
 
 
 def test_d2lpm_does_what_algorithm_2_does() -> None:
-    """Choices, counters, loads and caches are those of the loop over full tables, whatever comes, goes or returns."""
+    """Choices, counters, loads and caches are those of loops over full tables, whatever comes or goes."""
     run_state_machine_as_test(D2LPMMachine, settings=machine_settings(60))
 
 

@@ -14,6 +14,7 @@ from fairprefix.core.central_pool import CentralPool
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.errors import at_least, one_of, reject
+from fairprefix.core.guarantee import Arrangement, cluster_guarantee, guarantee
 from fairprefix.core.ledger import Ledger
 from fairprefix.core.ledger_view import LedgerView
 from fairprefix.core.policy import Policy
@@ -27,7 +28,6 @@ from fairprefix.core.shared_ledger import SharedLedger
 from fairprefix.sim.cluster import Cluster, Fault, SimWorker, WorkerObserver
 from fairprefix.sim.dispatch import LateBound, Pooled, Routed
 from fairprefix.sim.engine import EngineConfig, VirtualEngine
-from fairprefix.sim.guarantee import Arrangement, cluster_guarantee, guarantee
 from fairprefix.sim.job import Job, admissible
 from fairprefix.sim.kvcache import KVCache
 from fairprefix.sim.metrics import fairness, hit_rate, per_client, totals
