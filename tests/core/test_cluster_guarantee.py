@@ -42,7 +42,7 @@ def test_a_pool_has_no_misses() -> None:
 
 def test_a_ledger_pays_for_staleness() -> None:
     """Once per client, not once per worker."""
-    assert exact("shared_ledger", unsettled=9) == exact("shared_ledger") + 18  # type: ignore[operator]
+    assert exact("shared_ledger", unsettled=9) == exact("shared_ledger") + 18
 
 
 def test_the_credit_gate_adds_up_like_the_other_one() -> None:
