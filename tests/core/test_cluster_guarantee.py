@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from fairprefix.core import bounds
 from fairprefix.core.bounds import Engine
 from fairprefix.core.config import PolicyConfig
@@ -16,7 +18,7 @@ ENGINES = [
 
 def exact(
     kind: str, *, misses: int = 0, unsettled: int = 0, gate: str = "deficit", policy: str = "dlpm"
-) -> object:
+) -> Fraction:
     """Return the bound for two clients of weight 1."""
     found = cluster_guarantee(
         PolicyConfig(policy=policy, gate=gate, quantum=7, slack=3),
