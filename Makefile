@@ -21,7 +21,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
 	touch $@
 
-demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
+	mkdir -p out
+	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
