@@ -59,7 +59,8 @@ def both(folder: Path, dtype: torch.dtype, kv_tokens: int) -> tuple[Any, ModelRu
     torch.manual_seed(0)
     config: Any = LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 100_000.0}, tie_word_embeddings=True,
+        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
         eos_token_id=None, bos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     theirs: Any = LlamaForCausalLM(config)

@@ -11,7 +11,7 @@ from fairprefix.core.heap import LazyHeap
 
 
 def test_a_million_pushes_leave_it_small() -> None:
-    """However many entries have been pushed, it stays below twice the number of valid ones, and a constant."""
+    """However many entries have been pushed, it stays below three times the number of valid ones."""
     current: dict[int, int] = {}
     heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
     longest = 0
@@ -20,7 +20,7 @@ def test_a_million_pushes_leave_it_small() -> None:
         current[key] = -n
         heap.push((-n, key))
         longest = max(longest, len(heap))
-    assert longest <= 200
+    assert longest <= 300
     assert heap.top() == (-999_999, 99)
 
 

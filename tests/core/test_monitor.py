@@ -13,7 +13,7 @@ from fairprefix.core.bounds import Bound, Engine, dlpm_both_backlogged
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.errors import ConfigError, HostError
 from fairprefix.core.ledger import Ledger, View
-from fairprefix.core.monitor import BoundMonitor
+from fairprefix.core.monitor import BoundMonitor, LiveGap
 
 COST = CostWeights(extend=1, output=2)
 CLIENTS = ("a", "b", "c", "d")
@@ -214,3 +214,62 @@ def test_time_and_tokens_are_checked() -> None:
         monitor.produced("a", 5, -1)
     with pytest.raises(ConfigError, match="admitted: hold = -1"):
         monitor.admitted("a", 5, input_tokens=1, extend=1, charged=1, hold=-1)
+
+
+@given(histories, st.integers(1, 5))
+def test_output_told_together_shows_a_gap_that_is_never_too_large(happened: list[Event], batch: int) -> None:
+    """Looking only now and then can miss the top of a gap, and no more than was produced since the last look."""
+    exact, coarse = BoundMonitor(COST, weights=WEIGHTS), BoundMonitor(COST, weights=WEIGHTS)
+    play(happened, exact)
+    pending: dict[str, int] = {}
+    largest_batch = 0
+    for at, event in enumerate(happened):
+        if event.kind == "produced":
+            pending[event.client] = pending.get(event.client, 0) + event.tokens
+        if event.kind != "produced" or at % batch == 0:
+            largest_batch = max(largest_batch, sum(pending.values()))
+            coarse.produced_together(pending, at)
+            pending = {}
+        if event.kind != "produced":
+            play_one(event, at, coarse)
+    coarse.produced_together(pending, len(happened))
+    largest_batch = max(largest_batch, sum(pending.values()))
+    assert coarse.largest_gap.exact <= exact.largest_gap.exact
+    assert exact.largest_gap.exact <= coarse.largest_gap.exact + 2 * COST.service(0, largest_batch)
+    assert coarse.others_at_most == exact.others_at_most == 0
+    if coarse.largest_gap.ahead is not None:
+        ahead, behind = coarse.largest_gap.ahead, coarse.largest_gap.behind
+        assert behind is not None
+        assert ahead != behind
+
+
+def play_one(event: Event, at: int, monitor: BoundMonitor) -> None:
+    """Report one event that is no output."""
+    if event.kind == "backlogged":
+        monitor.backlogged(event.client, at)
+    elif event.kind == "idle":
+        monitor.idle(event.client, at)
+    else:
+        monitor.admitted(event.client, at, input_tokens=0, extend=event.tokens, charged=0)
+
+
+def test_output_told_together_names_who_is_ahead() -> None:
+    """The one who was served more since both wait, whoever comes first in the table."""
+    for ahead, behind in (("a", "b"), ("b", "a")):
+        monitor = BoundMonitor(COST, top=2)
+        for client in ("a", "b", "far away"):
+            monitor.backlogged(client, 0)
+        monitor.produced_together({ahead: 9, behind: 2, "far away": 1}, 1)
+        assert monitor.largest_gap == LiveGap(Fraction(14), ahead, behind, 1)
+
+
+def test_output_told_together_is_refused_as_a_whole() -> None:
+    """A negative count changes nothing."""
+    monitor = BoundMonitor(COST)
+    monitor.backlogged("a", 0)
+    monitor.backlogged("b", 0)
+    with pytest.raises(ConfigError, match="produced_together\\['b'\\]"):
+        monitor.produced_together({"a": 5, "b": -1}, 1)
+    assert monitor.gap_of("a", "b") == 0
+    with pytest.raises(HostError, match="backwards"):
+        monitor.produced_together({"a": 5}, -1)

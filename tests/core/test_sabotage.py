@@ -59,7 +59,7 @@ def gate_at_zero(account: Standing, output_cost: int, slack: int | None) -> int:
 def refill_any(self: RefillSchedule) -> tuple[int, Bucket]:
     """Move on as soon as anybody queued is due, without waiting for those who have credit."""
     upcoming = self._upcoming()
-    return (self.round, self._now) if upcoming is None else (upcoming, self._later[upcoming])
+    return (self.round, self.now) if upcoming is None else (upcoming, self._later[upcoming])
 
 
 def refill_only_the_waiting(account: Standing, round_now: int, output_cost: int, slack: int | None) -> None:
@@ -138,7 +138,7 @@ def leave_without_room(self: DLPM) -> Entry | None:
     upcoming = self._schedule._upcoming()
     if found is None and upcoming is not None:
         best = self._schedule._later[upcoming].best()
-        return best[2].lane.candidate() if best else None
+        return best[3].lane.candidate() if best else None
     return found
 
 

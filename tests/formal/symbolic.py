@@ -12,7 +12,9 @@ from fairprefix.core.lane import Lane
 
 def account(q: int, outstanding: int, quantum: int, settled_at: int = 0) -> DeficitAccount:
     """Return an account of the shipping class."""
-    return DeficitAccount("client", 1, Lane(None), q, outstanding, 0, quantum, settled_at)
+    made = DeficitAccount("client", 1, Lane(None), q, quantum=quantum, settled_at=settled_at)
+    made.outstanding = outstanding
+    return made
 
 
 def is_due(q: int, held: int, slack: int | None) -> bool:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from attrs import define, field
-
 from fairprefix.core.errors import HostError
 from fairprefix.core.lane import Lane
 from fairprefix.core.request import Client
@@ -23,19 +21,21 @@ OVERFLOW = ""
 _LOOK_AT_MOST = 8
 
 
-@define(eq=False)
 class Account:
     """What a policy keeps about one client."""
 
-    key: str
-    weight: int
-    lane: Lane
-    balance: int = 0
-    """DLPM: the deficit counter q. VTC: the virtual counter, in units of 1/scale."""
-    outstanding: int = 0
-    """Output tokens that its running and held requests may still produce (reserved minus produced)."""
-    live: int = field(default=0)
-    """Its requests that are not finished."""
+    __slots__ = ("balance", "key", "lane", "live", "outstanding", "weight")
+
+    def __init__(self, key: str, weight: int, lane: Lane, balance: int = 0) -> None:
+        self.key = key
+        self.weight = weight
+        self.lane = lane
+        self.balance = balance
+        """DLPM: the deficit counter q. VTC: the virtual counter, in units of 1/scale."""
+        self.outstanding = 0
+        """Output tokens that its running and held requests may still produce (reserved minus produced)."""
+        self.live = 0
+        """Its requests that are not finished."""
 
 
 A = TypeVar("A", bound=Account)
@@ -51,25 +51,26 @@ class AccountTable(Generic[A]):
         self._capacity = capacity
         self._open = open_account
         self._forgettable = forgettable
-        self._accounts: dict[str, A] = {}
+        self.by_key: dict[str, A] = {}
+        """To look accounts up in; only the table changes it."""
         self._idle: dict[str, None] = {}
         self._sharing: dict[Client, int] = {}
 
     def __getitem__(self, key: str) -> A:
-        return self._accounts[key]
+        return self.by_key[key]
 
     def __contains__(self, key: str) -> bool:
-        return key in self._accounts
+        return key in self.by_key
 
     def __iter__(self) -> Iterator[A]:
-        return iter(self._accounts.values())
+        return iter(self.by_key.values())
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self.by_key)
 
     def find(self, client: Client) -> A | None:
         """Return the account that pays for a client's live requests, or its own account, or None."""
-        return self._accounts.get(OVERFLOW if client in self._sharing else client)
+        return self.by_key.get(OVERFLOW if client in self._sharing else client)
 
     def producers(self, tokens: Mapping[Client, int]) -> list[tuple[A, int]]:
         """Return the accounts that pay for output tokens, and how many.
@@ -78,8 +79,9 @@ class AccountTable(Generic[A]):
             HostError: a client has no live request that could have produced them.
         """
         paying: list[tuple[A, int]] = []
+        by_key, sharing = self.by_key, self._sharing
         for client, count in tokens.items():
-            account = self.find(client)
+            account = by_key.get(OVERFLOW if client in sharing else client)
             if account is None or not account.live:
                 raise HostError(f"client {client!r} has no request that could have produced {count} tokens")
             paying.append((account, count))
@@ -131,8 +133,8 @@ class AccountTable(Generic[A]):
         self._sharing = dict(data["sharing"])
 
     def _new(self, client: Client) -> A:
-        overflow = self._accounts.get(OVERFLOW)
-        own = len(self._accounts) - (overflow is not None)
+        overflow = self.by_key.get(OVERFLOW)
+        own = len(self.by_key) - (overflow is not None)
         if own >= self._capacity and not self._make_room():
             return overflow or self._add(OVERFLOW)
         if overflow and not overflow.live and self._forgettable(overflow):
@@ -140,16 +142,16 @@ class AccountTable(Generic[A]):
         return self._add(client)
 
     def _add(self, key: str) -> A:
-        account = self._accounts[key] = self._open(key)
+        account = self.by_key[key] = self._open(key)
         return account
 
     def _drop(self, key: str) -> None:
-        del self._accounts[key], self._idle[key]
+        del self.by_key[key], self._idle[key]
 
     def _make_room(self) -> bool:
         """Drop one idle account that can be forgotten; those that cannot go to the end of the line."""
         for key in [key for key, _ in zip(self._idle, range(_LOOK_AT_MOST), strict=False)]:
-            if key != OVERFLOW and self._forgettable(self._accounts[key]):
+            if key != OVERFLOW and self._forgettable(self.by_key[key]):
                 self._drop(key)
                 return True
             del self._idle[key]

@@ -20,6 +20,10 @@ from fairprefix.core.snapshot import dump_entry, load_entry, open_snapshot, seal
 
 ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
 ADMITTED = (Stage.RUNNING, Stage.HELD)
+ANYWHERE = tuple(Stage)
+
+_CORRECTIONS = 8
+"""Candidates that are looked at for one offer."""
 
 
 class BasePolicy(ABC):
@@ -202,7 +206,8 @@ class BasePolicy(ABC):
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
         for client, count in tokens.items():
-            _natural(f"produced[{client!r}]", count)
+            if type(count) is not int or count < 0:
+                raise reject(f"produced[{client!r}]", count, "an integer >= 0")
         self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
@@ -220,7 +225,7 @@ class BasePolicy(ABC):
 
     def finish(self, id: str, *, output: int) -> None:
         """Settle a request for good. O(log n)."""
-        entry = self._get(id, tuple(Stage))
+        entry = self._get(id, ANYWHERE)
         late = self._advance(entry, output)
         if entry.stage in WAITING:
             self._dequeue(entry)
@@ -270,7 +275,9 @@ class BasePolicy(ABC):
 
     def canonical(self) -> tuple[object, ...]:
         """Return a hashable form of the state, equal for states that behave alike from here on."""
-        self._hear_of_changes()
+        for entry in self._entries.values():
+            if entry.stage in WAITING:
+                self._correct(entry)
         entries = sorted(self._entries.values(), key=lambda entry: entry.seq)
         return (
             self.name,
@@ -293,18 +300,37 @@ class BasePolicy(ABC):
     # Inside.
 
     def _offer(self) -> Entry | None:
-        """Return the candidate whose match has been confirmed."""
+        """Return the candidate whose match has been confirmed.
+
+        Where many candidates in a row have lost what they had cached, the search for a better one ends after a
+        while: the last one, whose match is known by then, is offered.
+        """
         self._hear_of_changes()
-        while entry := self._candidate():
-            match = self._prefixes.confirm(entry.request.id)
-            if match == entry.match:
+        for _ in range(_CORRECTIONS):
+            entry = self._candidate()
+            if entry is None:
+                return None
+            if not self._correct(entry):
                 return entry
-            self._rematch(entry, match)
-        return None
+        return entry
 
     def _hear_of_changes(self) -> None:
+        reordered: dict[str, Entry] = {}
         for id, match in self._prefixes.changes():
-            self._rematch(self._entries[id], match)
+            entry = self._entries[id]
+            entry.match = match
+            self._lane(entry).rekey(entry)
+            reordered[entry.owner] = entry
+        for entry in reordered.values():
+            self._reordered(entry)
+
+    def _correct(self, entry: Entry) -> bool:
+        """Look up the match of a waiting entry; return whether it was another one."""
+        match = self._prefixes.confirm(entry.request.id)
+        changed = match != entry.match
+        if changed:
+            self._rematch(entry, match)
+        return changed
 
     def _rematch(self, entry: Entry, match: int) -> None:
         entry.match = match

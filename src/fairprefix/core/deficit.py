@@ -7,9 +7,8 @@ its counter is settled, and catches up in closed form when it is touched, so tha
 
 from __future__ import annotations
 
-from attrs import define
-
 from fairprefix.core.accounts import Account
+from fairprefix.core.lane import Lane
 
 
 def rounds_until_above(value: int, threshold: int, quantum: int) -> int:
@@ -17,14 +16,17 @@ def rounds_until_above(value: int, threshold: int, quantum: int) -> int:
     return max(0, (threshold - value) // quantum + 1)
 
 
-@define(eq=False)
 class DeficitAccount(Account):
     """`balance` is the deficit counter q as of round `settled_at`."""
 
-    quantum: int = 0
-    """Q: weight times the quantum of the configuration."""
-    settled_at: int = 0
-    """Number of the refill round that the counter is up to date with."""
+    __slots__ = ("quantum", "settled_at")
+
+    def __init__(self, key: str, weight: int, lane: Lane, balance: int, *, quantum: int, settled_at: int) -> None:
+        super().__init__(key, weight, lane, balance)
+        self.quantum = quantum
+        """Q: weight times the quantum of the configuration."""
+        self.settled_at = settled_at
+        """Number of the refill round that the counter is up to date with."""
 
     def rounds_due(self, output_cost: int, slack: int | None) -> int:
         """Return after how many refill rounds the client is no longer due; 0 when it is not due now.
@@ -44,6 +46,5 @@ class DeficitAccount(Account):
     def settle(self, round_now: int, output_cost: int, slack: int | None) -> None:
         """Apply the refills since the counter was last touched; nothing else has changed in between."""
         missed = round_now - self.settled_at
-        if missed:
-            self.balance += min(missed, self.rounds_due(output_cost, slack)) * self.quantum
-            self.settled_at = round_now
+        self.balance += min(missed, self.rounds_due(output_cost, slack)) * self.quantum
+        self.settled_at = round_now

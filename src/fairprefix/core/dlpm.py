@@ -38,6 +38,7 @@ class DLPM(BasePolicy):
         self._slack = config.slack if config.gate == "credit" else None
         self._schedule = RefillSchedule()
         self._table = AccountTable(config.max_clients, self._open_account, self._can_forget)
+        self._accounts = self._table.by_key
 
     def deficit(self, client: Client) -> int:
         """Return a client's deficit counter q in service units, refills included; 0 for an unknown client."""
@@ -72,7 +73,7 @@ class DLPM(BasePolicy):
             key,
             weight,
             Lane(self.config.bounded_wait),
-            balance=min(0, worst),
+            min(0, worst),
             quantum=weight * self.config.quantum,
             settled_at=self._schedule.round,
         )
@@ -82,7 +83,8 @@ class DLPM(BasePolicy):
         return self._settled_account(account).balance >= 0
 
     def _settled_account(self, account: Standing) -> Standing:
-        account.settle(self._schedule.round, self._cost.output, self._slack)
+        if account.settled_at != self._schedule.round:
+            account.settle(self._schedule.round, self._cost.output, self._slack)
         return account
 
     def _place(self, account: Standing) -> bool:
@@ -101,8 +103,13 @@ class DLPM(BasePolicy):
 
     def _update(self, account: Standing) -> None:
         """Follow a change in a settled account's figures; what it offers stays the same."""
-        if account.bucket and self._place(account):
+        if account.bucket is not None and not self._stays_open(account) and self._place(account):
             self._offer_account(account)
+
+    def _stays_open(self, account: Standing) -> bool:
+        """Return whether a queued account stands where those with credit stand, and has credit: the usual case."""
+        credit = account.balance if self._slack is None else account.committed(self._cost.output)
+        return credit > 0 and account.bucket is self._schedule.now and not account.stuck
 
     def _offer_account(self, account: Standing) -> None:
         self._schedule.offer(account, account.lane.candidate())
@@ -113,57 +120,60 @@ class DLPM(BasePolicy):
         return self._table.enlist(client).key
 
     def _lane(self, entry: Entry) -> Lane:
-        return self._table[entry.owner].lane
+        return self._accounts[entry.owner].lane
 
     def _entered(self, entry: Entry, *, arrival: bool) -> None:  # noqa: ARG002 (no lift: debt speaks for itself)
         self._moved(entry)
 
     def _moved(self, entry: Entry) -> None:
-        account = self._settled_account(self._table[entry.owner])
-        self._place(account)
+        account = self._settled_account(self._accounts[entry.owner])
+        if not account.lane.waiting or not self._stays_open(account):
+            self._place(account)
         self._offer_account(account)
 
     def _recounted(self, entry: Entry) -> None:
-        self._update(self._table[entry.owner])
+        self._update(self._accounts[entry.owner])
 
     def _reordered(self, entry: Entry) -> None:
-        self._offer_account(self._table[entry.owner])
+        self._offer_account(self._accounts[entry.owner])
 
     def _candidate(self) -> Entry | None:
         view_round, bucket = self._schedule.view()
         best = bucket.best()
         if best is None and self.config.overdraft:
             best = self._schedule.overdraft(view_round)
-        return best[2].lane.candidate() if best else None
+        return best[3].lane.candidate() if best else None
 
     def _price(self, entry: Entry, extend: int) -> int:  # noqa: ARG002 (the same for everybody)
         return self._cost.extend * extend
 
     def _prepare(self, entry: Entry) -> None:
         """Commit the refill without which the entry would not have been offered."""
-        account = self._table[entry.owner]
+        account = self._accounts[entry.owner]
         view_round, bucket = self._schedule.view()
         reached = self.config.overdraft and self._schedule.round < account.reach <= view_round
         if account.bucket is bucket or reached:
             self._schedule.advance(view_round)
 
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
-        account = self._settled_account(self._table[entry.owner])
+        account = self._settled_account(self._accounts[entry.owner])
         account.balance -= units
         account.outstanding += reserve
 
     def _spend_output(self, tokens: Mapping[Client, int]) -> None:
+        output_cost = self._cost.output
         for account, count in self._table.producers(tokens):
             self._settled_account(account)
-            account.balance -= self._cost.output * count
+            account.balance -= output_cost * count
             account.outstanding -= count
-            self._update(account)
+            if account.bucket is not None:
+                self._update(account)
 
     def _settled(self, entry: Entry) -> None:
-        self._table.release(self._table[entry.owner], entry.request.client)
+        self._table.release(self._accounts[entry.owner], entry.request.client)
 
     def _mark(self, entry: Entry) -> Callable[[], None]:
-        account = self._table[entry.owner]
+        account = self._accounts[entry.owner]
         before = (account.balance, account.outstanding, account.settled_at)
         round_before = self._schedule.round
 

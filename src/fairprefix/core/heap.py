@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=tuple[object, ...])
 
 _FIRST_SWEEP = 64
+_MOVED_PER_PUSH = 4
 
 
 class LazyHeap(Generic[T]):
     """A priority queue that never searches: a changed key is pushed again, the old entry just turns stale.
 
-    Complexity: `push` and `top` are O(log n) amortised; n stays below twice the largest number of entries
-    that were valid at a sweep (plus a constant), however many entries have been pushed.
+    When half of the entries may be stale, the valid ones are moved to a second heap, a few with each push: no
+    operation ever walks the whole heap. They are taken from the end of the first heap's list, which leaves a heap.
+
+    Complexity: `push` and `top` are O(log n), `top` amortised over the entries that turn stale; n stays below
+    three times the largest number of entries that were valid at once (plus a constant), however many are pushed.
     """
 
-    __slots__ = ("_items", "_sweep_at", "_valid")
+    __slots__ = ("_items", "_moved", "_old", "_sweep_at", "_valid")
 
     def __init__(self, valid: Callable[[T], bool]) -> None:
         self._items: list[T] = []
+        self._old: list[T] = []
+        """What is still to be moved."""
+        self._moved: set[T] = set()
+        """What has come to `_items` since: an entry that turned stale and then valid again may stand in both."""
         self._sweep_at = _FIRST_SWEEP
         self._valid = valid
 
     def push(self, item: T) -> None:
         """Add an entry; smallest first."""
-        heapq.heappush(self._items, item)
-        if len(self._items) >= self._sweep_at:
-            self._sweep()
+        heappush(self._items, item)
+        if self._old:
+            self._moved.add(item)
+            self._move_some()
+        elif len(self._items) >= self._sweep_at:
+            self._items, self._old = self._old, self._items
 
     def top(self) -> T | None:
         """Return the smallest valid entry, or None; entries found stale on the way are gone for good."""
         items, valid = self._items, self._valid
         while items and not valid(items[0]):
-            heapq.heappop(items)
+            heappop(items)
+        if self._old:
+            return self._top_of_both()
         return items[0] if items else None
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + len(self._old)
 
-    def _sweep(self) -> None:
-        # An entry that turned stale and then valid again stands in here twice: once is enough.
-        self._items = list(dict.fromkeys(item for item in self._items if self._valid(item)))
-        heapq.heapify(self._items)
+    def _top_of_both(self) -> T | None:
+        items, old = self._items, self._old
+        while old and not self._valid(old[0]):
+            heappop(old)
+        if not old:
+            self._all_moved()
+        tops = [heap[0] for heap in (items, old) if heap]
+        return min(tops, default=None)
+
+    def _move_some(self) -> None:
+        old, moved = self._old, self._moved
+        for _ in range(min(_MOVED_PER_PUSH, len(old))):
+            item = old.pop()
+            if item not in moved and self._valid(item):
+                moved.add(item)
+                heappush(self._items, item)
+        if not old:
+            self._all_moved()
+
+    def _all_moved(self) -> None:
+        self._moved = set()
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._items))

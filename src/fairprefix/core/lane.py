@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import define
-
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.request import Request
 
@@ -25,35 +23,40 @@ class Stage(Enum):
 WAITING = (Stage.QUEUED, Stage.DEFERRED)
 
 
-@define(eq=False)
 class Entry:
     """What a policy keeps about one request that is not finished yet."""
 
-    request: Request
-    seq: int
-    """Place in the order of arrival; kept over blocking, preemption and refunds."""
-    owner: str
-    """Key of the account that pays for it."""
-    stage: Stage = Stage.QUEUED
-    match: int = 0
-    """Cached tokens of its prompt, as last heard; kept up to date while it waits."""
-    done: int = 0
-    """Output tokens produced before the present admission."""
-    paid: bool = False
-    """An earlier admission has paid for its prompt."""
-    priced: bool = False
-    """The present admission is charged for (not when recomputation is free and it has paid before)."""
-    weight: int = 1
-    """Weight of its client when it was admitted (VTC divides charge and refund by the same weight)."""
-    advanced: bool = False
-    """The present admission counted as a turn of its lane."""
-    serial: int = -1
-    """The receipt that is in force; -1 when there is none."""
-    extend: int = 0
-    reserve: int = 0
-    """Output tokens that it may produce beyond `done` under the present admission."""
-    charged: int = 0
-    """Service units charged by the present admission."""
+    __slots__ = (
+        *("request", "seq", "owner", "stage", "match", "done", "paid", "priced"),
+        *("weight", "advanced", "serial", "extend", "reserve", "charged"),
+    )
+
+    def __init__(self, request: Request, seq: int, owner: str) -> None:
+        self.request = request
+        self.seq = seq
+        """Place in the order of arrival; kept over blocking, preemption and refunds."""
+        self.owner = owner
+        """Key of the account that pays for it."""
+        self.stage = Stage.QUEUED
+        self.match = 0
+        """Cached tokens of its prompt, as last heard; kept up to date while it waits."""
+        self.done = 0
+        """Output tokens produced before the present admission."""
+        self.paid = False
+        """An earlier admission has paid for its prompt."""
+        self.priced = False
+        """The present admission is charged for (not when recomputation is free and it has paid before)."""
+        self.weight = 1
+        """Weight of its client when it was admitted (VTC divides charge and refund by the same weight)."""
+        self.advanced = False
+        """The present admission counted as a turn of its lane."""
+        self.serial = -1
+        """The receipt that is in force; -1 when there is none."""
+        self.extend = 0
+        self.reserve = 0
+        """Output tokens that it may produce beyond `done` under the present admission."""
+        self.charged = 0
+        """Service units charged by the present admission."""
 
 
 class Lane:

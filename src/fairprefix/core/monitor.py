@@ -188,6 +188,30 @@ class BoundMonitor:
         """
         self._charge(client, at, self.cost.service(0, at_least("produced: tokens", tokens, 0)))
 
+    def produced_together(self, tokens: Mapping[Client, int], at: int) -> None:
+        """Note output tokens of several clients that count as one event: the gaps are looked at once, afterwards.
+
+        For a step in which many clients produce, or for a few steps at a time: between two looks a gap can exceed
+        what is seen by what was produced in between, never fall short of it. O(clients + top^2).
+
+        Raises:
+            ConfigError: a negative number of tokens; nothing changes then.
+            HostError: time went backwards.
+        """
+        for client, count in tokens.items():
+            at_least(f"produced_together[{client!r}]", count, 0)
+        self._move_on(at)
+        for client, count in tokens.items():
+            self._meet(client)
+            units = self.cost.service(0, count)
+            if client in self._served:
+                self._served[client] += units
+            if client in self._stays:
+                self._advance(self._stays[client], units)
+        for pair in self._pairs:
+            if pair[0] in tokens or pair[1] in tokens:
+                self._widen(pair, at)
+
     # Queries.
 
     def gap_of(self, first: Client, second: Client) -> Fraction:
@@ -267,7 +291,7 @@ class BoundMonitor:
         stay = self._stays.get(client)
         if stay is not None:
             for other in self._followed_partners(client):
-                self._widen(client, other, at)
+                self._widen(self._key(client, other), at)
             self._advance(stay, units)
 
     def _advance(self, stay: _Stay, units: int) -> None:
@@ -310,12 +334,13 @@ class BoundMonitor:
         first, second = pair
         return self._served[first] * self._weight(second) - self._served[second] * self._weight(first)
 
-    def _widen(self, charged: Client, other: Client, at: int) -> None:
-        """Move on the walk of a pair; whoever was charged is ahead where that makes its gap the largest."""
-        pair = self._key(charged, other)
+    def _widen(self, pair: tuple[Client, Client], at: int) -> None:
+        """Move on the walk of a pair: at its highest the first is ahead by the whole range, else the second."""
         walk, level = self._pairs[pair], self._level(pair)
         walk.lowest, walk.highest = min(walk.lowest, level), max(walk.highest, level)
-        units = self._weight(charged) * self._weight(other)
+        first, second = pair
+        units = self._weight(first) * self._weight(second)
         largest = self.largest_gap.exact
         if (walk.highest - walk.lowest) * largest.denominator > largest.numerator * units:
-            self.largest_gap = LiveGap(Fraction(walk.highest - walk.lowest, units), charged, other, at)
+            ahead, behind = pair if level == walk.highest else (second, first)
+            self.largest_gap = LiveGap(Fraction(walk.highest - walk.lowest, units), ahead, behind, at)

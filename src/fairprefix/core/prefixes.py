@@ -11,32 +11,34 @@ Two views, chosen by what the host can tell:
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
 from fairprefix.core.errors import HostError, at_least
-from fairprefix.core.radix import Follower, RunTree
+from fairprefix.core.radix import Follower, Lacking, RunTree
 from fairprefix.core.request import BlockHash, Request
 
 
-def chain_hashes(tokens: Sequence[int] | bytes, block_size: int) -> tuple[int, ...]:
+def chain_hashes(tokens: Sequence[int] | bytes, block_size: int) -> Sequence[int]:
     """Return the cumulative 64-bit hashes of the full blocks of a prompt.
 
     Args:
         tokens: token ids, or the same as little-endian 32-bit integers in bytes (faster).
         block_size: tokens per block.
 
-    The hash only ranks waiting requests: a collision can cost locality, never correctness. Complexity: O(tokens).
+    They are packed, 8 bytes a block. The hash only ranks waiting requests: a collision can cost locality, never
+    correctness. Complexity: O(tokens).
     """
     at_least("block_size", block_size, 1)
     data = tokens if isinstance(tokens, bytes) else array("i", tokens).tobytes()
     width = 4 * block_size
-    hashes, parent = [], b""
+    hashes, parent = bytearray(), b""
     for start in range(0, len(data) - width + 1, width):
         parent = blake2b(data[start : start + width], digest_size=8, salt=parent).digest()
-        hashes.append(int.from_bytes(parent, "little"))
-    return tuple(hashes)
+        hashes += parent
+    return array("Q", bytes(hashes))
 
 
 class Prefixes(Protocol):
@@ -51,11 +53,17 @@ class Prefixes(Protocol):
         ...
 
     def changes(self) -> Iterable[tuple[str, int]]:
-        """Return (id, cached tokens) of followed requests that have changed since the last call."""
+        """Return (id, cached tokens) of followed requests that have changed since they were last told of.
+
+        A view may tell of some of them now and of others at the next call, so that no call takes long.
+        """
         ...
 
     def confirm(self, id: str) -> int:
-        """Return the cached tokens of a followed request that is about to be offered."""
+        """Return the cached tokens of a followed request that is about to be offered: these are exact.
+
+        The caller has been told of them by this.
+        """
         ...
 
 
@@ -81,16 +89,30 @@ class NoPrefixes:
 class PrefixIndex:
     """Keeps the cached prefix of every waiting request from the runs that the host reports.
 
+    An event sets aside the requests that it may concern, as a whole, however many they are; each look at `changes`
+    finds new places for `per_look` of them. Usually that is all of them. Where an event concerns more (a prefix
+    that 100 000 waiting requests share is evicted), their order catches up over the next looks, while whoever is
+    about to be offered is always known exactly (`confirm`).
+
     Complexity, with r runs on the path of a prompt (a handful): `watch` O(r + log blocks); `cached` and `evicted`
-    O(r + log blocks), whatever the length of the run, and O(r + log blocks) for each request whose match changes.
-    Evicting a block before those that continue it is allowed, but costs O(blocks) below it.
+    O(r + log blocks), and O(places in the run at which matches end) for `evicted`, whatever the length of the run
+    and whoever waits; `changes` O(r + log blocks) for each of at most `per_look` requests. Evicting a block before
+    those that continue it is allowed, but costs O(blocks) below it.
+
+    Args:
+        block_size: tokens per block.
+        per_look: how many requests get a new place each time.
     """
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, *, per_look: int = 16) -> None:
         self.block_size = at_least("block_size", block_size, 1)
+        self._per_look = at_least("per_look", per_look, 1)
         self._trees: dict[str, RunTree] = {}
         self._followers: dict[str, Follower] = {}
-        self._changed: dict[str, None] = {}
+        self._stale: deque[Lacking] = deque()
+        """Followers whose place may have changed, those that an event has set aside together."""
+        self._catching_up: list[Follower] = []
+        """The members of such a group, last one first: whoever has waited longest is looked at first."""
 
     def cached(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
@@ -103,15 +125,13 @@ class PrefixIndex:
             end: where the run ends; None for the end of the chain.
             namespace: where the chain lives.
         """
-        tree = self._tree(namespace)
-        self._replace(tree, tree.add(blocks, start, _end(blocks, end)))
+        self._tree(namespace).add(blocks, start, _end(blocks, end))
 
     def evicted(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
     ) -> None:
         """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
-        tree = self._tree(namespace)
-        self._replace(tree, tree.cut(blocks, start, _end(blocks, end)))
+        self._tree(namespace).cut(blocks, start, _end(blocks, end))
         self._drop_if_empty(namespace)
 
     def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
@@ -125,61 +145,89 @@ class PrefixIndex:
 
     def watch(self, request: Request) -> int:
         """Start to follow a waiting request; return its cached tokens."""
-        follower = Follower(request, self._tree(request.namespace))
-        self._followers[request.id] = follower
-        follower.tree.place(follower)
+        tree = self._tree(request.namespace)
+        follower = self._followers[request.id] = Follower(request, tree)
+        tree.place(follower)
         return self._tokens(follower)
 
     def forget(self, id: str) -> None:
         """Stop following a request."""
         follower = self._followers.pop(id)
         follower.tree.displace(follower)
-        self._changed.pop(id, None)
         self._drop_if_empty(follower.request.namespace)
 
     def changes(self) -> list[tuple[str, int]]:
-        """Return (id, cached tokens) of the requests whose cached prefix has changed since the last call."""
-        if not self._changed:
+        """Return (id, cached tokens) of requests whose cached prefix has changed, at most `per_look` of them."""
+        if not self._catching_up and not self._stale:
             return []
-        changed, self._changed = self._changed, {}
-        return [(id, self._tokens(self._followers[id])) for id in changed]
+        changed: list[tuple[str, int]] = []
+        for _ in range(self._per_look):
+            if not self._catching_up and not self._next_group():
+                break
+            follower = self._catching_up.pop()
+            id, before = follower.request.id, follower.matched
+            if self._followers.get(id) is follower and not follower.tree.is_placed(follower):
+                self._replace(follower)
+                if follower.matched != before:
+                    changed.append((id, self._tokens(follower)))
+        return changed
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a followed request."""
-        return self._tokens(self._followers[id])
+        follower = self._followers[id]
+        if not follower.tree.is_placed(follower):
+            self._replace(follower)
+        return self._tokens(follower)
 
     def validate(self) -> None:
-        """Check the index against a fresh match of every followed request."""
+        """Check the index against a fresh match of every followed request whose place has not changed."""
         reachable = {namespace: tree.reachable() for namespace, tree in self._trees.items()}
+        aside = {follower.request.id for group in self._stale for follower in _members(group)}
+        aside |= {follower.request.id for follower in self._catching_up}
         for id, follower in self._followers.items():
-            blocks, tree = follower.request.blocks, follower.tree
+            if not follower.tree.is_placed(follower):
+                assert id in aside, id
+                continue
+            blocks, tree, stop, matched = follower.blocks, follower.tree, follower.stop, follower.matched
             known = reachable[follower.request.namespace]
             fresh = next((i for i, block in enumerate(blocks) if block not in known), len(blocks))
-            assert follower.matched == fresh, (id, follower.matched, fresh)
+            assert matched == fresh, (id, matched, fresh)
             assert fresh == len(blocks) or blocks[fresh] not in tree.loose(), id
-            assert fresh == len(blocks) or id in tree.missing[blocks[fresh]], id
-            assert follower.run.start < fresh <= follower.run.end or fresh == follower.run.end == 0, id
-            assert id in follower.run.followers, id
+            assert stop, id
+            assert stop.run, id
+            assert stop.run.start < fresh <= stop.run.end or fresh == stop.run.end == 0, id
+            assert stop.run.stops[fresh] is stop, id
+            assert id in stop.members, id
 
     def _tree(self, namespace: str) -> RunTree:
         tree = self._trees.get(namespace)
         if tree is None:
-            tree = self._trees[namespace] = RunTree()
+            tree = self._trees[namespace] = RunTree(self._stale)
         return tree
 
     def _drop_if_empty(self, namespace: str) -> None:
         if self._trees[namespace].empty():
             del self._trees[namespace]
 
-    def _replace(self, tree: RunTree, followers: list[Follower]) -> None:
-        for follower in followers:
-            tree.displace(follower)
-            tree.place(follower)
-            self._changed[follower.request.id] = None
+    def _next_group(self) -> bool:
+        """Turn to the next group that was set aside; return whether there is anybody in it."""
+        while self._stale and not self._catching_up:
+            self._catching_up = _members(self._stale.popleft())
+            self._catching_up.reverse()
+        return bool(self._catching_up)
+
+    def _replace(self, follower: Follower) -> None:
+        tree = follower.tree
+        tree.displace(follower)
+        tree.place(follower)
 
     def _tokens(self, follower: Follower) -> int:
         # At least one token is computed for every request, or there would be no first output token.
         return min(follower.matched * self.block_size, follower.request.input_tokens - 1)
+
+
+def _members(group: Lacking) -> list[Follower]:
+    return [group] if isinstance(group, Follower) else list(group.values())
 
 
 def _end(blocks: Sequence[BlockHash], end: int | None) -> int:

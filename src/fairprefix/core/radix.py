@@ -3,43 +3,73 @@
 Hashes are cumulative: a block's hash stands for everything before it as well. So two chains agree up to a place if
 and only if they agree AT that place, and a run of a thousand blocks is compared by looking at its last one.
 
+Waiting prompts whose cached beginnings end at the same place share a `Stop`, and those that lack the same block to
+go on share a group. An event sets whole stops and groups aside, whoever is in them; the owner of the tree finds
+their members a new place later (`fairprefix.core.prefixes`).
+
 Complexity: walking down costs O(1) a run that is passed and O(log) in the run where a chain leaves the tree;
-adding or cutting off a run costs O(1) besides, plus the waiting prompts whose match it changes.
+adding a run costs O(1) besides, cutting one off O(stops in it), whoever waits there.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-
-from attrs import define, field
 
 from fairprefix.core.request import BlockHash, Request
 
 
-@define(eq=False)
 class Follower:
     """A waiting request, and where the cached part of its prompt ends."""
 
-    request: Request
-    tree: RunTree
-    run: Run = field(factory=lambda: Run((), 0, 0, None))
-    """Where it hangs (nowhere yet, at first)."""
-    matched: int = 0
-    """Leading blocks of its prompt that are cached."""
+    __slots__ = ("blocks", "request", "stop", "tree")
+
+    def __init__(self, request: Request, tree: RunTree) -> None:
+        self.request = request
+        self.blocks = request.blocks
+        self.tree = tree
+        self.stop: Stop | None = None
+        """Where it stands; None before it is placed."""
+
+    @property
+    def matched(self) -> int:
+        """Leading blocks of its prompt that are cached, as of when it was placed."""
+        return self.stop.depth if self.stop else 0
 
 
-@define(eq=False)
+Group = dict[str, Follower]
+"""Followers by the id of their request."""
+
+Lacking = Follower | Group
+"""Who lacks a block: mostly one follower, for which a dictionary would be too large."""
+
+
+class Stop:
+    """A place at which the cached beginnings of waiting prompts end."""
+
+    __slots__ = ("depth", "members", "run")
+
+    def __init__(self, run: Run, depth: int) -> None:
+        self.run: Run | None = run
+        """None when the place is gone: its members have to be placed again."""
+        self.depth = depth
+        self.members: Group = {}
+
+
 class Run:
     """An edge of the tree: blocks `start` to `end` of a chain, all cached."""
 
-    blocks: Sequence[BlockHash]
-    start: int
-    end: int
-    parent: Run | None
-    children: dict[BlockHash, Run] = field(factory=dict)
-    """By their first block."""
-    followers: dict[str, Follower] = field(factory=dict)
-    """Waiting requests whose match ends in here: `start < matched <= end` (the root: `matched` 0)."""
+    __slots__ = ("blocks", "children", "end", "parent", "start", "stops")
+
+    def __init__(self, blocks: Sequence[BlockHash], start: int, end: int, parent: Run | None) -> None:
+        self.blocks = blocks
+        self.start = start
+        self.end = end
+        self.parent = parent
+        self.children: dict[BlockHash, Run] = {}
+        """By their first block."""
+        self.stops: dict[int, Stop] = {}
+        """By depth: `start < depth <= end` (the root: 0)."""
 
     def below(self) -> Iterator[Run]:
         """Yield this run and all runs that continue it."""
@@ -55,11 +85,16 @@ class RunTree:
 
     A cached block whose parent is not cached (a cache evicted the middle of a chain first) hangs in the air: it
     is kept by its hash alone, and becomes part of the tree when a chain that contains it is matched again.
+
+    Args:
+        stale: where followers are put whose place may have changed.
     """
 
-    def __init__(self) -> None:
-        self.missing: dict[BlockHash, dict[str, Follower]] = {}
+    def __init__(self, stale: deque[Lacking]) -> None:
+        self.missing: dict[BlockHash, Lacking] = {}
         """Followers by their first block that is not cached: whom a new run concerns."""
+        self.followers = 0
+        self._stale = stale
         self._root = Run((), 0, 0, None)
         self._ends: dict[BlockHash, Run] = {}
         """Every run by its last block."""
@@ -73,7 +108,7 @@ class RunTree:
 
     def empty(self) -> bool:
         """Return whether nothing is cached and nobody follows."""
-        return not (len(self) or self._root.followers)
+        return not (self._size or self._loose or self.followers)
 
     def match(self, blocks: Sequence[BlockHash]) -> tuple[Run, int]:
         """Return the run that holds the last cached block of a chain's beginning, and how many are cached."""
@@ -86,58 +121,89 @@ class RunTree:
             run, depth = self._walk(blocks, self._attach(run, depth, blocks, end), end, len(blocks))
         return run, depth
 
-    def add(self, blocks: Sequence[BlockHash], start: int, end: int) -> list[Follower]:
-        """Note that `blocks[start:end]` are cached; return whose match this may lengthen."""
+    def add(self, blocks: Sequence[BlockHash], start: int, end: int) -> None:
+        """Note that `blocks[start:end]` are cached."""
         if start >= end:
-            return []
+            return
         above = self._ends.get(blocks[start - 1]) if start else None
         run, depth = self._walk(blocks, above or self._root, start if above else 0, end)
         if depth < start:
             self._loose.update(dict.fromkeys(blocks[start:end]))
         if not start <= depth < end:
-            return []
+            return
         for block in blocks[depth:end] if self._loose else ():
             self._loose.pop(block, None)
         self._attach(run, depth, blocks, end)
-        return list(self.missing.get(blocks[depth], {}).values())
+        group = self.missing.pop(blocks[depth], None)
+        if group:
+            self._stale.append(group)
 
-    def cut(self, blocks: Sequence[BlockHash], start: int, end: int) -> list[Follower]:
-        """Note that `blocks[start:end]` are no longer cached; return whose match this shortens."""
+    def cut(self, blocks: Sequence[BlockHash], start: int, end: int) -> None:
+        """Note that `blocks[start:end]` are no longer cached."""
         if start >= end:
-            return []
+            return
         run = self._ends.get(blocks[end - 1])
         if run is None:
             run, depth = self._walk(blocks, self._root, 0, end)
             for block in blocks[max(depth, start) : end]:
                 self._loose.pop(block, None)
             end = depth
-        concerned: list[Follower] = []
         while end > start:
             if end < run.end:
                 run = self._split(run, end)
-            concerned += self._loosen_children(run)
+            if run.children:
+                self._loosen_children(run)
             stop = max(start, run.start)
-            concerned += [follower for follower in run.followers.values() if follower.matched > stop]
+            if run.stops:
+                self._clear_stops(run, stop)
             run, end = self._shorten(run, stop), stop
-        return concerned
 
     def place(self, follower: Follower) -> None:
         """Put a follower where its match ends now."""
-        id, blocks = follower.request.id, follower.request.blocks
-        follower.run, follower.matched = self.match(blocks)
-        follower.run.followers[id] = follower
-        if follower.matched < len(blocks):
-            self.missing.setdefault(blocks[follower.matched], {})[id] = follower
+        id, blocks = follower.request.id, follower.blocks
+        run, depth = self.match(blocks)
+        stop = run.stops.get(depth)
+        if stop is None:
+            stop = run.stops[depth] = Stop(run, depth)
+        stop.members[id] = follower
+        follower.stop = stop
+        self.followers += 1
+        if depth < len(blocks):
+            known = self.missing.get(blocks[depth])
+            if known is None:
+                self.missing[blocks[depth]] = follower
+            elif isinstance(known, Follower):
+                self.missing[blocks[depth]] = {known.request.id: known, id: follower}
+            else:
+                known[id] = follower
 
     def displace(self, follower: Follower) -> None:
-        """Take a follower out of its place."""
-        id, blocks, matched = follower.request.id, follower.request.blocks, follower.matched
-        del follower.run.followers[id]
-        if matched < len(blocks):
-            waiting = self.missing[blocks[matched]]
-            del waiting[id]
-            if not waiting:
-                del self.missing[blocks[matched]]
+        """Take a follower out of its place, if that is still there."""
+        id, stop, blocks = follower.request.id, follower.stop, follower.blocks
+        assert stop is not None, id
+        self.followers -= 1
+        stop.members.pop(id, None)
+        if not stop.members and stop.run is not None:
+            del stop.run.stops[stop.depth]
+            stop.run = None
+        if stop.depth < len(blocks):
+            known = self.missing.get(blocks[stop.depth])
+            if isinstance(known, dict):
+                known.pop(id, None)
+            if known is follower or not known:
+                self.missing.pop(blocks[stop.depth], None)
+        follower.stop = None
+
+    def is_placed(self, follower: Follower) -> bool:
+        """Return whether a follower's place is still where its match ends."""
+        stop = follower.stop
+        assert stop is not None, follower.request.id
+        if stop.run is None:
+            return False
+        if stop.depth == len(follower.blocks):
+            return True
+        known = self.missing.get(follower.blocks[stop.depth])
+        return known is follower or (isinstance(known, dict) and follower.request.id in known)
 
     def reachable(self) -> set[BlockHash]:
         """Return every cached block that a match can reach. O(blocks): for checks."""
@@ -179,12 +245,13 @@ class RunTree:
     def _split(self, run: Run, depth: int) -> Run:
         """Divide a run in two; return the upper part, which is new (the lower one keeps its children)."""
         assert run.parent is not None
-        upper = Run(run.blocks, run.start, depth, run.parent, {run.blocks[depth]: run})
+        upper = Run(run.blocks, run.start, depth, run.parent)
+        upper.children[run.blocks[depth]] = run
         run.parent.children[run.blocks[run.start]] = upper
         run.start, run.parent = depth, upper
-        for id in [id for id, follower in run.followers.items() if follower.matched <= depth]:
-            follower = upper.followers[id] = run.followers.pop(id)
-            follower.run = upper
+        for stop in [stop for place, stop in run.stops.items() if place <= depth]:
+            upper.stops[stop.depth] = run.stops.pop(stop.depth)
+            stop.run = upper
         self._ends[upper.blocks[depth - 1]] = upper
         return upper
 
@@ -200,17 +267,22 @@ class RunTree:
         self._ends[run.blocks[stop - 1]] = run
         return run
 
-    def _loosen_children(self, run: Run) -> list[Follower]:
-        """Let everything that continues a run hang in the air; return who had matched into it."""
-        concerned: list[Follower] = []
+    def _clear_stops(self, run: Run, above: int) -> None:
+        """Set everybody aside who stands in a run below the depth `above`."""
+        for depth in [depth for depth in run.stops if depth > above]:
+            stop = run.stops.pop(depth)
+            stop.run = None
+            self._stale.append(stop.members)
+
+    def _loosen_children(self, run: Run) -> None:
+        """Let everything that continues a run hang in the air, and set everybody aside who stands in there."""
         for child in run.children.values():
             for below in child.below():
-                concerned += below.followers.values()
+                self._clear_stops(below, below.start)
                 self._loose.update(dict.fromkeys(below.blocks[below.start : below.end]))
                 self._size -= below.end - below.start
                 del self._ends[below.blocks[below.end - 1]]
         run.children = {}
-        return concerned
 
 
 def _agreement(first: Sequence[BlockHash], second: Sequence[BlockHash], low: int, high: int) -> int:

@@ -11,29 +11,39 @@ from __future__ import annotations
 
 import heapq
 
-from attrs import define
-
 from fairprefix.core.deficit import DeficitAccount
 from fairprefix.core.heap import LazyHeap
-from fairprefix.core.lane import Entry
+from fairprefix.core.lane import Entry, Lane
 
 _SPARE_ROUNDS = 64
 
-Offer = tuple[int, int, "Standing"]
-"""(-cached tokens, arrival, whose it is)."""
+Offer = tuple[int, int, int, "Standing"]
+"""(-cached tokens, arrival, stamp, whose it is); in force while its account bears the same stamp."""
 
 
-@define(eq=False)
 class Standing(DeficitAccount):
     """A deficit account and its place among the queued ones."""
 
-    bucket: Bucket | None = None
-    """Where it stands; None while nothing of it is queued."""
-    stuck: bool = False
-    """It will not be due in its bucket's round, yet its gate will stay shut (credit gate, q above the slack)."""
-    reach: int = 0
-    """First round in which it may be admitted on overdraft."""
-    offer: Offer | None = None
+    __slots__ = ("bucket", "offer", "reach", "stamp", "stuck")
+
+    def __init__(self, key: str, weight: int, lane: Lane, balance: int, *, quantum: int, settled_at: int) -> None:
+        super().__init__(key, weight, lane, balance, quantum=quantum, settled_at=settled_at)
+        self.bucket: Bucket | None = None
+        """Where it stands; None while nothing of it is queued."""
+        self.stuck = False
+        """Not due in its bucket's round, though its gate will stay shut (credit gate, q above the slack)."""
+        self.reach = 0
+        """First round in which it may be admitted on overdraft."""
+        self.offer: tuple[int, int] | None = None
+        """(-cached tokens, arrival) of what it offers."""
+        self.stamp = 0
+        """Number of its offers so far, void ones included."""
+
+    def withdraw(self) -> None:
+        """Void its offer."""
+        if self.offer is not None:
+            self.offer = None
+            self.stamp += 1
 
 
 class Bucket:
@@ -50,19 +60,24 @@ class Bucket:
 
     def best(self, reached: int | None = None) -> Offer | None:
         """Return the best offer, of the accounts that overdraft reaches by round `reached` if that is given."""
-        tops = [
-            top
-            for reach, heap in self.heaps.items()
-            if (reached is None or reach <= reached) and (top := heap.top())
-        ]
-        return min(tops, default=None)
+        best = None
+        for reach, heap in self.heaps.items():
+            if reached is None or reach <= reached:
+                top = heap.top()
+                if top is not None and (best is None or top < best):
+                    best = top
+        return best
 
-    def push(self, account: Standing, offer: Offer) -> None:
+    def push(self, account: Standing, rank: int, seq: int) -> None:
         """Enter an account's offer."""
         heap = self.heaps.get(account.reach)
         if heap is None:
-            heap = self.heaps[account.reach] = LazyHeap(lambda item: item[2].offer is item)
-        heap.push(offer)
+            heap = self.heaps[account.reach] = LazyHeap(_in_force)
+        heap.push((rank, seq, account.stamp, account))
+
+
+def _in_force(offer: Offer) -> bool:
+    return offer[3].stamp == offer[2]
 
 
 class RefillSchedule:
@@ -73,7 +88,8 @@ class RefillSchedule:
 
     def __init__(self) -> None:
         self.round = 0
-        self._now = Bucket(0)
+        self.now = Bucket(0)
+        """The accounts whose gate is open, and those that are stuck."""
         self._later: dict[int, Bucket] = {}
         """Buckets of rounds to come; none of them is empty."""
         self._rounds: list[int] = []
@@ -84,11 +100,11 @@ class RefillSchedule:
 
         Returns whether it was elsewhere: then its offer is void and has to be made anew.
         """
-        found = self._now if due <= self.round else self._later.get(due)
+        found = self.now if due <= self.round else self._later.get(due)
         if account.bucket is found and found and account.stuck is stuck and account.reach == reach:
             return False
         self.remove(account)
-        bucket = self._now if due <= self.round else self._bucket(due)
+        bucket = self.now if due <= self.round else self._bucket(due)
         account.bucket, account.stuck, account.reach = bucket, stuck, reach
         bucket.stuck += stuck
         bucket.ready += not stuck
@@ -100,26 +116,28 @@ class RefillSchedule:
         if bucket:
             bucket.stuck -= account.stuck
             bucket.ready -= not account.stuck
-            if bucket is not self._now and not bucket.ready and not bucket.stuck:
+            if bucket is not self.now and not bucket.ready and not bucket.stuck:
                 del self._later[bucket.due]
-        account.bucket = account.offer = None
+        account.bucket = None
+        account.withdraw()
 
     def offer(self, account: Standing, entry: Entry | None) -> None:
         """Set what a placed account offers; a stuck one offers nothing."""
         if entry is None or account.stuck or account.bucket is None:
-            account.offer = None
+            account.withdraw()
             return
         rank, seq, offer = -entry.match, entry.seq, account.offer
         if offer is None or offer[0] != rank or offer[1] != seq:
-            account.offer = (rank, seq, account)
-            account.bucket.push(account, account.offer)
+            account.offer = (rank, seq)
+            account.stamp += 1
+            account.bucket.push(account, rank, seq)
 
     def view(self) -> tuple[int, Bucket]:
         """Return round and bucket to offer from: the present ones while somebody in there is not due."""
-        if self._now.ready or self._now.stuck:
-            return self.round, self._now
+        if self.now.ready or self.now.stuck:
+            return self.round, self.now
         upcoming = self._upcoming()
-        return (self.round, self._now) if upcoming is None else (upcoming, self._later[upcoming])
+        return (self.round, self.now) if upcoming is None else (upcoming, self._later[upcoming])
 
     def overdraft(self, view_round: int) -> Offer | None:
         """Return the best offer of the accounts that overdraft reaches in a round."""
@@ -131,20 +149,20 @@ class RefillSchedule:
     def advance(self, round_next: int) -> None:
         """Commit the refills up to a round that `view` has returned."""
         if round_next != self.round:
-            self._now, self.round = self._later.pop(round_next), round_next
+            self.now, self.round = self._later.pop(round_next), round_next
 
     def go_back(self, round_before: int) -> None:
         """Undo `advance`; accounts that have changed since must have been removed, and be placed again."""
         if round_before != self.round:
-            if self._now.ready or self._now.stuck:
-                self._now.due = self.round
-                self._later[self.round] = self._now
+            if self.now.ready or self.now.stuck:
+                self.now.due = self.round
+                self._later[self.round] = self.now
                 heapq.heappush(self._rounds, self.round)
-            self._now, self.round = Bucket(round_before), round_before
+            self.now, self.round = Bucket(round_before), round_before
 
     def validate(self, queued: list[Standing]) -> None:
         """Check that the buckets count exactly the queued accounts."""
-        buckets = [self._now, *self._later.values()]
+        buckets = [self.now, *self._later.values()]
         for account in queued:
             assert any(account.bucket is bucket for bucket in buckets), account.key
         for bucket in buckets:

@@ -46,8 +46,11 @@ def dump_entry(entry: Entry) -> dict[str, Any]:
 
 def load_entry(data: Mapping[str, Any]) -> Entry:
     """Return the entry that `dump_entry` wrote."""
-    plain = {name: data[name] for name in _PLAIN}
-    return Entry(load_request(data["request"]), stage=Stage(data["stage"]), **plain)
+    entry = Entry(load_request(data["request"]), data["seq"], data["owner"])
+    entry.stage = Stage(data["stage"])
+    for name in _PLAIN:
+        setattr(entry, name, data[name])
+    return entry
 
 
 def dump_request(request: Request) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from math import gcd, lcm
 from typing import Any, ClassVar
 
-from attrs import define
-
 from fairprefix.core.accounts import OVERFLOW, Account, AccountTable
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
@@ -22,12 +20,26 @@ from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.request import Client
 
 
-@define(eq=False)
 class _Counter(Account):
     """`balance` is the virtual counter: service divided by weight, in units of 1/scale."""
 
-    offer: tuple[int, int, _Counter] | None = None
-    """(counter, arrival of its oldest request, itself) while it is backlogged."""
+    __slots__ = ("offer", "stamp")
+
+    def __init__(self, key: str, weight: int, lane: Lane, balance: int) -> None:
+        super().__init__(key, weight, lane, balance)
+        self.offer: tuple[int, int] | None = None
+        """(counter, arrival of its oldest request) while it is backlogged."""
+        self.stamp = 0
+        """Number of its offers so far."""
+
+
+_Offer = tuple[int, int, int, _Counter]
+"""(counter, arrival, stamp, whose it is); in force while its account bears the same stamp."""
+
+
+def _in_force(offer: _Offer) -> bool:
+    account = offer[3]
+    return account.stamp == offer[2] and account.offer is not None
 
 
 class VTC(BasePolicy):
@@ -46,7 +58,7 @@ class VTC(BasePolicy):
         # Counters are kept in units of 1/scale, so that dividing by any weight in use is exact.
         self._scale = lcm(config.default_weight, *self._weights.values())
         self._table = AccountTable(config.max_clients, self._open_account, self._can_forget)
-        self._backlogged: LazyHeap[tuple[int, int, _Counter]] = LazyHeap(lambda item: item[2].offer is item)
+        self._backlogged: LazyHeap[_Offer] = LazyHeap(_in_force)
         self._last_left: str | None = None
         """Key of the account whose queue ran empty last."""
 
@@ -72,7 +84,7 @@ class VTC(BasePolicy):
     def _open_account(self, key: str) -> _Counter:
         worst = self._table[OVERFLOW].balance if OVERFLOW in self._table else 0
         weight = self._weights.get(key, self.config.default_weight)
-        return _Counter(key, weight, Lane(patience=1), balance=worst)
+        return _Counter(key, weight, Lane(patience=1), worst)
 
     def _can_forget(self, account: _Counter) -> bool:
         """A returning client is lifted to the floor: a counter below it need not be remembered."""
@@ -118,17 +130,20 @@ class VTC(BasePolicy):
             return
         offer = account.offer
         if offer is None or offer[1] != oldest.seq or offer[0] > account.balance:
-            account.offer = (account.balance, oldest.seq, account)
-            self._backlogged.push(account.offer)
+            self._offer_at(account, oldest.seq)
+
+    def _offer_at(self, account: _Counter, oldest: int) -> None:
+        account.offer = (account.balance, oldest)
+        account.stamp += 1
+        self._backlogged.push((account.balance, oldest, account.stamp, account))
 
     def _lowest(self) -> _Counter | None:
         """Return the backlogged account with the smallest counter, ties by the age of its oldest request."""
         while lowest := self._backlogged.top():
-            counter, oldest, account = lowest
+            counter, oldest, _, account = lowest
             if counter == account.balance:
                 return account
-            account.offer = (account.balance, oldest, account)
-            self._backlogged.push(account.offer)
+            self._offer_at(account, oldest)
         return None
 
     def _candidate(self) -> Entry | None:

@@ -12,13 +12,13 @@ from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.guarantee import Guarantee, guarantee
 from fairprefix.core.history import Emit, RecordedIndex, Recorder, opening
 from fairprefix.core.ledger import Ledger
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Client
 from fairprefix.sim.engine import EngineConfig, VirtualEngine
-from fairprefix.sim.guarantee import Guarantee, guarantee
 from fairprefix.sim.kvcache import KVCache
 from fairprefix.sim.metrics import fairness, per_client, totals
 from fairprefix.sim.record import RunRecord

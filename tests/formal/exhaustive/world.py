@@ -7,9 +7,9 @@ of them. Time passes in steps in which every running request produces one token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import attrgetter
+from copy import copy
 
-from attrs import Factory, define, field, fields, frozen
+from attrs import Factory, define, field, frozen
 
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.bounds import Engine
@@ -28,7 +28,6 @@ Make = Callable[[PolicyConfig, PrefixIndex | None], BasePolicy]
 """Makes the policy under test."""
 Action = tuple[str, str]
 """What happens, and to which request (or block, or nothing)."""
-_fields = attrgetter(*(attribute.name for attribute in fields(Entry)))
 
 
 @frozen
@@ -279,7 +278,7 @@ class World:
         new._next_seq, new._next_serial = old._next_seq, old._next_serial
         new._load_state(old._state())
         for id, known in old._entries.items():
-            new._entries[id] = entry = Entry(*_fields(known))
+            new._entries[id] = entry = copy(known)
             if entry.stage in WAITING:
                 entry.match = new._prefixes.watch(entry.request)
                 new._lane(entry).enter(entry)
