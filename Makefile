@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare bench nightly clean
+.PHONY: help venv demo simulate test lint format test-bare bench nightly clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
 	touch $@
 
-demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
+	mkdir -p out
+	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
