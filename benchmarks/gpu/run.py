@@ -7,7 +7,8 @@ First every kernel path is held against a float32 reference. Then 256 requests w
 1024 tokens (seed 0: 142,827 and 133,966 tokens, the workload of nano-vllm's and mini-sglang's benchmarks) run
 through the engine, on random weights in the shapes of Llama-3.2-1B, Qwen3-0.6B and Llama-3.1-8B. Beside the
 measured time stand the time between the events around each step on the GPU, where the CPU's time went, and what
-a roofline model of an H200 gives the same steps. Everything goes to a JSON file; the exit code is 1 if a check failed.
+a roofline model of an H200 gives the same steps. The figures go to a JSON file; the exit code is 1 if a check has
+failed.
 """
 
 from __future__ import annotations
