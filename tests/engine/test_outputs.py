@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.gpu_ref_engine.batch import Runner
 from fairprefix.gpu_ref_engine.config import EngineConfig
 from fairprefix.gpu_ref_engine.engine import Engine
-from fairprefix.gpu_ref_engine.library import fetch, is_whole
 from fairprefix.gpu_ref_engine.load import load_model
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 
@@ -68,15 +67,15 @@ def test_tiny_model(variant: str) -> None:
         assert engine.cache.evictable
 
 
-def test_smollm2() -> None:
+def test_smollm2(smollm2: Path) -> None:
     """The same holds for SmolLM2, with everything at once."""
-    if not is_whole("smollm2") and os.environ.get("CI", "").lower() != "true":
-        pytest.skip("SmolLM2 is not here: fairprefix model get smollm2")
-    model = str(fetch("smollm2"))
     asked = prompts(5, 40_000)
-    expected, _ = answers(model, asked, 6, {"kv_tokens": 1024})
+    expected, _ = answers(str(smollm2), asked, 6, {"kv_tokens": 1024})
     got, engine = answers(
-        model, asked, 6, {"kv_tokens": 224, "max_batch": 4, "chunk": 24, "prefix_cache": True, "overlap": True}
+        str(smollm2),
+        asked,
+        6,
+        {"kv_tokens": 224, "max_batch": 4, "chunk": 24, "prefix_cache": True, "overlap": True},
     )
     assert got == expected
     assert engine.cache.evicted_pages

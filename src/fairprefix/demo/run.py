@@ -21,8 +21,6 @@ from fairprefix.gpu_ref_engine.engine import Engine
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
 from fairprefix.sim.simulate import RunResult, summarise
 
-QUANTUM = 768
-"""About what a document costs: a client that is served keeps its turn for as long as that pays."""
 MAX_BATCH, CHUNK = 8, 256
 _IDLE_S = 0.002
 
@@ -104,9 +102,12 @@ def run_policy(
     return _Run(policy, runner, tokenizer, asked, show).carry_out()
 
 
-def policy_config(policy: str) -> PolicyConfig:
-    """Return the settings under which policies are compared."""
-    return PolicyConfig(policy=policy, quantum=QUANTUM, reservation="full")
+def policy_config(policy: str, asked: Sequence[Question]) -> PolicyConfig:
+    """Return the settings under which policies are compared.
+
+    DLPM's quantum is what a document costs: a client that is served keeps its turn for as long as that pays.
+    """
+    return PolicyConfig(policy=policy, quantum=max(len(one.prompt) for one in asked), reservation="full")
 
 
 def engine_limits(runner: Runner, asked: Sequence[Question]) -> EngineLimits:
@@ -129,7 +130,7 @@ class _Run:
         self._asked = asked
         self._show = show
         self._runner = runner
-        self._config = policy_config(policy)
+        self._config = policy_config(policy, asked)
         self._start = time.perf_counter_ns()
         self._record = EngineRecord(Ledger(self._config.cost), self._start)
         self._engine = Engine(
@@ -203,7 +204,7 @@ class _Run:
 def seconds_needed(runner: Runner, asked: Sequence[Question]) -> float:
     """Return about how long the three policies take for these questions on this machine, after a short trial."""
     config = EngineConfig(max_batch=MAX_BATCH, chunk=CHUNK, reservation="full", prefix_cache=False)
-    engine = Engine(runner, policy_config("fcfs"), config)
+    engine = Engine(runner, policy_config("fcfs", asked), config)
     trial, spent = asked[0], []
     for _ in range(2):  # the first one warms up
         engine.add("trial", trial.prompt, trial.params)

@@ -37,10 +37,18 @@ class RunResult:
     """Everything that the JSON output holds, but the policy's name."""
     timeline: Timeline
     """Per client: (ns, cumulative service units) after each charge."""
+    router: str | None = None
+    """How requests came to several workers; None where there is one."""
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call the run."""
+        return self.policy if self.router is None else f"{self.policy}+{self.router}"
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the result as JSON-serialisable data."""
-        return {"policy": self.policy, **self.figures}
+        names = {"policy": self.policy} | ({} if self.router is None else {"router": self.router})
+        return names | self.figures
 
 
 def simulate(
@@ -95,7 +103,7 @@ def summarise(
     figures = (
         totals(seen, duration_ns)
         | fairness(seen)
-        | _held_against(seen, promised)
+        | held_against(seen, promised)
         | dict(counts)
         | {"clients": per_client(seen)}
     )
@@ -134,7 +142,8 @@ def describe_engine(trace: Trace, config: EngineConfig) -> Engine:
     )
 
 
-def _held_against(record: RunRecord, promised: Guarantee | None) -> dict[str, Any]:
+def held_against(record: RunRecord, promised: Guarantee | None) -> dict[str, Any]:
+    """Return the largest gap, the bound, and their ratio."""
     if promised is None:
         return {"charged_gap": None, "bound": None, "bound_ratio": None, "bound_is_claimed": False}
     gap = record.ledger.largest_gap(promised.view)
