@@ -15,7 +15,7 @@ from fairprefix.gpu_ref_engine.config import EngineConfig
 from fairprefix.gpu_ref_engine.engine import Engine
 from fairprefix.gpu_ref_engine.job import Finish, Job, Output
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
-from fairprefix.gpu_ref_engine.worker import MOST_FAILURES, EngineStoppedError, EngineWorker, Stream
+from fairprefix.gpu_ref_engine.server.worker import MOST_FAILURES, EngineStoppedError, EngineWorker, Stream
 from tests.engine.fake import FakeRunner, continuation
 
 

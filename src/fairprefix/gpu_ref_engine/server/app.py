@@ -30,7 +30,7 @@ from fairprefix.gpu_ref_engine.server.errors import (
 )
 from fairprefix.gpu_ref_engine.server.metrics import CONTENT_TYPE, engine_samples
 from fairprefix.gpu_ref_engine.server.service import Service
-from fairprefix.gpu_ref_engine.worker import Stream
+from fairprefix.gpu_ref_engine.server.worker import Stream
 
 LOG = logging.getLogger("fairprefix.server")
 Endpoint = Callable[[Request], Awaitable[Response]]
