@@ -137,6 +137,23 @@ def test_an_engine_that_fails_again_and_again_is_broken_and_says_so() -> None:
     run(work())
 
 
+def test_an_engine_that_cannot_even_give_up_is_broken_and_leaves_nobody_waiting() -> None:
+    """Whatever goes wrong in the thread, it does not die in silence: every request ends with an error."""
+
+    def fail() -> list[Output]:
+        raise ValueError("a bug")
+
+    async def work() -> None:
+        async with working(FakeRunner()) as worker:
+            worker.engine.step = fail  # type: ignore[method-assign]
+            outputs = await collect(worker.open(jobs(worker, [1, 2])))
+            assert outputs[-1].finish is Finish.ERROR
+            assert worker.failed is not None
+            assert "ValueError: a bug" in worker.failed
+
+    run(work())
+
+
 def test_a_single_failed_step_costs_no_request_that_waited() -> None:
     """The engine goes on after a failed step: whoever did not run is answered."""
 

@@ -98,7 +98,8 @@ _STARTED = int(time.time())
 async def _http_error(_request: Request, problem: Exception) -> Response:
     """Say in OpenAI's shape what Starlette found: no such path, or no such method."""
     assert isinstance(problem, HTTPException)
-    return ApiError(problem.status_code, problem.detail.lower(), code="not_found").response()
+    code = "not_found" if problem.status_code == NOT_FOUND else "invalid_request"
+    return ApiError(problem.status_code, problem.detail.lower(), code=code).response()
 
 
 def _guarded(service: Service) -> Callable[[Endpoint], Endpoint]:
