@@ -87,8 +87,8 @@ def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
         source, tokenizer = gguf_source(file, shape), gguf_tokenizer(file)
     else:
         raise ModelError(
-            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: expected {RANDOM}, {', '.join(LIBRARY)}, "
-            "a GGUF file or a directory of safetensors"
+            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: expected {RANDOM}, "
+            f"{', '.join(LIBRARY)}, a GGUF file or a directory of safetensors"
         )
     return Found(name=path.stem, shape=shape, source=source, tokenizer=_padded(tokenizer, shape), random=False)
 
