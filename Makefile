@@ -1,20 +1,17 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
+# Here: what everybody types. make/: engines in environments of their own, the night, benchmarks.
 
 PYTHON ?= python3
+PYTHON311 ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-SGLANG := .venv-sglang
-SGLANG_PYTHON ?= python3.11
-SGLANG_OTHERS := .venv-sglang-matrix
-SGLANG_TEST := $(SGLANG)/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider
-
-.PHONY: help venv demo test lint format test-bare bench nightly clean sglang-venv test-sglang test-sglang-matrix
+.PHONY: help venv demo simulate test lint format test-bare clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 venv: $(VENV)/installed  ## create .venv with everything that development needs
 
@@ -24,7 +21,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
 	touch $@
 
-demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
+	mkdir -p out
+	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
@@ -52,37 +53,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
-sglang-venv: $(SGLANG)/installed  ## create .venv-sglang: SGLang for the CPU (2.7 GB)
-
-$(SGLANG)/installed: tests/sglang/requirements.txt tests/sglang/requirements-sglang.txt pyproject.toml
-	$(SGLANG_PYTHON) -m venv $(SGLANG)
-	$(SGLANG)/bin/python -m pip install $(PIP_QUIET) --requirement tests/sglang/requirements.txt
-	$(SGLANG)/bin/python -m pip install $(PIP_QUIET) --no-deps --requirement tests/sglang/requirements-sglang.txt
-	$(SGLANG)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
-	touch $@
-
-test-sglang: sglang-venv  ## the SGLang adapter in SGLang 0.5.23: its policy and trees, and real servers on the CPU
-	PYTHONPATH=tests/sglang/stubs $(SGLANG_TEST) tests/sglang
-
-# Other versions of SGLang in the same environment, each with the transformers that it was made for.
-SGLANG_VERSIONS := 0.5.11:5.6.0 0.5.16:5.12.1 0.5.20:5.12.1
-
-test-sglang-matrix: sglang-venv  ## the SGLang adapter in SGLang 0.5.11, 0.5.16 and 0.5.20: their policies and trees
-	set -e; for pair in $(SGLANG_VERSIONS); do \
-	  sglang=$(SGLANG_OTHERS)/sglang-$${pair%%:*}; transformers=$(SGLANG_OTHERS)/transformers-$${pair##*:}; \
-	  install="$(SGLANG)/bin/python -m pip install $(PIP_QUIET) --no-deps"; \
-	  test -d $$sglang || $$install --target $$sglang sglang==$${pair%%:*}; \
-	  test -d $$transformers || $$install --target $$transformers transformers==$${pair##*:} tokenizers==0.22.2; \
-	  echo "SGLang $${pair%%:*}"; \
-	  PYTHONPATH=tests/sglang/stubs:$$transformers:$$sglang $(SGLANG_TEST) tests/sglang/test_order.py; \
-	done
-
-bench: venv  ## time of the policies by queue length
-	$(BIN)/python benchmarks/policy_step.py
-
-nightly: venv  ## property tests with 20 000 examples each (hours)
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
-	$(MAKE) test-sglang-matrix
+include make/*.mk
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(SGLANG) $(SGLANG_OTHERS) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* .nightly out build dist mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Adapters to serving engines: each translates events, and nothing else."""
+"""Adapters: policies of this package inside engines of others. Each one translates events, and nothing else."""
