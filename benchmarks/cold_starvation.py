@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import deque
 
 from attrs import frozen
 
@@ -22,7 +21,8 @@ from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.ledger import Ledger
 from fairprefix.core.prefixes import PrefixIndex
-from fairprefix.sim.engine import EngineConfig, Job, VirtualEngine
+from fairprefix.sim.engine import VirtualEngine
+from fairprefix.sim.job import Arrivals, EngineConfig, Job
 from fairprefix.sim.kvcache import KVCache
 from fairprefix.sim.metrics import NS_PER_S, hit_rate, percentile
 from fairprefix.sim.record import RunRecord
@@ -96,7 +96,8 @@ class ClosedLoop(VirtualEngine):
             [request for load in self._loads.values() for _ in range(OUTSTANDING) for request in load.next(0)]
         )
 
-    def _deliver(self, arrivals: deque[tuple[int, TraceRequest]]) -> None:
+    def deliver(self, arrivals: Arrivals) -> None:
+        """Send the next requests of those that are done."""
         for job in self.record.finished_jobs[self._seen :]:
             self._seen += 1
             if self._left and not is_cold(job):
@@ -104,7 +105,7 @@ class ClosedLoop(VirtualEngine):
                 for request in self._loads[job.request.client].next(self.clock_ns):
                     self._number += 1
                     arrivals.append((10**6 + self._number, request))
-        super()._deliver(arrivals)
+        super().deliver(arrivals)
 
 
 def is_cold(job: Job) -> bool:

@@ -98,10 +98,10 @@ def report(args: argparse.Namespace, theirs: Theirs, ours: ModelRunner) -> None:
     median = {name: statistics.median(values[1:]) for name, values in times.items()}
     print(f"{args.dtype}, {args.threads} thread(s), medians of {args.rounds} rounds, CPU seconds")
     for name, amount in (("decode", args.batch * args.steps), ("prefill", args.prompt)):
-        mine, yours = median[f"our {name}"], median[f"their {name}"]
+        our_s, their_s = median[f"our {name}"], median[f"their {name}"]
         print(
-            f"{name:8}  fairprefix {mine:7.3f} s ({amount / mine:7.1f} tok/s)  transformers {yours:7.3f} s "
-            f"({amount / yours:7.1f} tok/s)  ratio {yours / mine:.2f}"
+            f"{name:8}  fairprefix {our_s:7.3f} s ({amount / our_s:7.1f} tok/s)  transformers {their_s:7.3f} s "
+            f"({amount / their_s:7.1f} tok/s)  ratio {their_s / our_s:.2f}"
         )
     print(f"same output for {same:.0%} of {args.batch} sequences")
 

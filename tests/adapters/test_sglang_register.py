@@ -43,7 +43,12 @@ def sglang(monkeypatch: pytest.MonkeyPatch) -> Registry:
     for parent in ("sglang", "sglang.srt", "sglang.srt.managers", "sglang.srt.entrypoints"):
         monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
     monkeypatch.setitem(sys.modules, "sglang.srt.entrypoints.openai", ModuleType("openai"))
-    sys.modules[support.MATCHING].match_kv_cache = print  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sglang.srt.mem_cache", ModuleType("mem_cache"))
+    for path in support.NAMES:
+        module_path, _, name = path.rpartition(".")
+        module = sys.modules.get(module_path) or ModuleType(module_path)
+        monkeypatch.setitem(sys.modules, module_path, module)
+        setattr(module, name, 4096 if name.isupper() else type(name, (), {}))
     plugins = ModuleType(support.PLUGINS)
     plugins.HookRegistry = registry  # type: ignore[attr-defined]
     plugins.HookType = SimpleNamespace(AFTER="after", BEFORE="before", AROUND="around")  # type: ignore[attr-defined]
@@ -113,6 +118,13 @@ def test_a_missing_target_stops_the_process(sglang: Registry) -> None:
     assert not sglang.hooked
 
 
+def test_a_missing_name_stops_the_process(sglang: Registry) -> None:
+    """Something that this SGLang no longer has under its name is named."""
+    delattr(sys.modules[support.SCHEDULE_POLICY], "CLIP_MAX_NEW_TOKENS")
+    assert "schedule_policy.CLIP_MAX_NEW_TOKENS" in _refusal()
+    assert not sglang.hooked
+
+
 def test_a_target_with_other_parameters_stops_the_process(sglang: Registry) -> None:
     """A method that takes something else than expected is named, with both."""
     owner = sys.modules["sglang.srt.managers.schedule_policy"].SchedulePolicy
@@ -157,7 +169,6 @@ def _scheduler(**settings: Any) -> Any:
 
 
 def _view(sglang: Registry, **settings: Any) -> SchedulerView:  # noqa: ARG001 (its modules are needed)
-    sys.modules[support.MATCHING].CLIP_MAX_NEW_TOKENS = 4096  # type: ignore[attr-defined]
     return SchedulerView(_scheduler(**settings), Ranks(0, 0, 0))
 
 

@@ -328,7 +328,7 @@ def ask(served: Served, headers: dict[str, str], **body: object) -> int:
     found = httpx.post(
         f"{served.url}/v1/completions", json={"prompt": "x", "max_tokens": 2, **body}, headers=headers
     )
-    return found.status_code
+    return int(found.status_code)
 
 
 def test_headers_of_a_trusted_proxy_name_the_client() -> None:
