@@ -196,7 +196,7 @@ class EngineWorker:
             if self._failures >= MOST_FAILURES:
                 self._break(f"the engine is broken: {failure}")
             return failure.outputs
-        except Exception as problem:  # noqa: BLE001 (a thread that dies in silence would leave everybody waiting)
+        except Exception as problem:
             LOG.exception("the engine cannot go on")
             self._break(f"the engine is broken: {type(problem).__name__}: {problem}")
             return ()
