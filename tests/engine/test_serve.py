@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fairprefix.cli import serve
+from fairprefix.cli.main import make_parser
+
 COMMAND = [sys.executable, "-m", "fairprefix", "serve"]
 ADDRESS = re.compile(r"at (http://\S+)/v1 under (\w+)")
 
@@ -114,3 +117,33 @@ def test_a_file_of_keys_is_checked_line_by_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "keys.txt:3: expected CLIENT KEY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        ([], {}, ("dlpm", "credit", "none", {})),
+        (["--policy", "vtc", "--reservation", "full"], {}, ("vtc", "credit", "full", {})),
+        (["--config", "fair.toml"], {}, ("lpm", "deficit", "full", {"a": 3})),
+        (["--config", "fair.toml", "--policy", "dlpm", "--weight", "b=2"], {},
+         ("dlpm", "deficit", "full", {"a": 3, "b": 2})),
+        ([], {"FAIRPREFIX_CONFIG": '{"quantum": 99, "reservation": "none"}'}, ("dlpm", "credit", "none", {})),
+        ([], {"FAIRPREFIX_POLICY": "fcfs"}, ("fcfs", "credit", "none", {})),
+    ],
+)  # fmt: skip
+def test_options_have_the_last_word_over_file_and_environment(
+    options: list[str],
+    environment: dict[str, str],
+    expected: tuple[str, str, str, dict[str, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Settings come from the file, else from the environment; options override single ones of them."""
+    monkeypatch.chdir(tmp_path)
+    Path("fair.toml").write_text('policy = "lpm"\ngate = "deficit"\nreservation = "full"\nweights = {a = 3}\n')
+    for name in ("FAIRPREFIX_CONFIG", "FAIRPREFIX_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = serve._policy(make_parser().parse_args(["serve", "random", *options]))
+    assert (found.policy, found.gate, found.reservation, dict(found.weights)) == expected

@@ -15,7 +15,8 @@ from fairprefix.cli.files import check_target, replacing
 from fairprefix.cli.options import name_of, weight, whole
 from fairprefix.core.config import POLICIES, RESERVATIONS, PolicyConfig
 from fairprefix.gpu_ref_engine.errors import need
-from fairprefix.hosting import host_config, is_configured
+from fairprefix.hosting import host_config
+from fairprefix.hosting.settings import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from fairprefix.gpu_ref_engine.config import EngineConfig
@@ -176,7 +177,7 @@ def _policy(args: argparse.Namespace) -> PolicyConfig:
     """Return the settings of the file (or the environment), of which the options override some."""
     base = host_config(args.config)
     settings = base.to_mapping() | {"weights": {**base.weights, **dict(args.weight)}}
-    if args.config is None and not is_configured():
+    if args.config is None and not os.environ.get(CONFIG_VARIABLE):
         settings["reservation"] = "none"
     for name in ("policy", "quantum", "reservation"):
         if getattr(args, name) is not None:
