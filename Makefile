@@ -1,4 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
+# Here: what everybody types. make/: engines in environments of their own, the night, benchmarks.
 
 PYTHON ?= python3
 PYTHON311 ?= python3.11
@@ -7,16 +8,10 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-VLLM_VENV := .venv-vllm
-VLLM_BIN := $(VLLM_VENV)/bin
-VLLM_SOURCES := .venv-vllm-sources
-# Warnings in there are vLLM's; an error of ours is an exception.
-VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
-
-.PHONY: help venv demo test lint format test-bare test-vllm test-vllm-matrix bench nightly clean
+.PHONY: help venv demo simulate test lint format test-bare clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 venv: $(VENV)/installed  ## create .venv with everything that development needs
 
@@ -26,7 +21,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
 	touch $@
 
-demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
+	mkdir -p out
+	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
@@ -54,6 +53,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
+<<<<<<< HEAD
 $(VLLM_VENV)/installed: pyproject.toml
 	$(PYTHON311) -m venv $(VLLM_VENV)
 	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
@@ -77,6 +77,9 @@ bench: venv  ## time of the policies by queue length
 
 nightly: venv test-vllm-matrix  ## property tests with 20 000 examples each (hours), every version of vLLM
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
+=======
+include make/*.mk
+>>>>>>> main
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(VLLM_VENV) $(VLLM_SOURCES) out build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* .nightly out build dist mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -85,7 +85,7 @@ def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: S
         )
     assert statistics.median(plain.light_ttft / ours.light_ttft for plain, ours in pairs) >= 2
     assert statistics.median(ours.hit_rate - plain.hit_rate for plain, ours in pairs) >= -0.01
-    # By the clock, throughput is noise on a busy machine: steps are counted here, and timed by benchmarks/vllm_step.
+    # By the clock, throughput is noise on a busy machine: steps are counted here; benchmarks/vllm_step times them.
     speeds = [(ours.tokens / ours.steps) / (plain.tokens / plain.steps) for plain, ours in pairs]
     assert statistics.median(speeds) >= 0.95
 
