@@ -49,6 +49,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 
 bench: venv  ## time of the policies by queue length
 	$(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/routing.py
 
 nightly: venv  ## property tests with 20 000 examples each (hours)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
