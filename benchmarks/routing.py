@@ -142,7 +142,7 @@ def main() -> None:
     dense = 1000 * 36
     size = counters_bytes(10_000 // scale, 1000)
     print(
-        f"D2LPM's counters, 1,000 workers: {size:,.0f} bytes per client; a table takes {dense / size:.0f} times that"
+        f"D2LPM's counters of 1,000 workers: {size:,.0f} bytes per client; a table: {dense / size:.0f} times that"
     )
     tokens = list(range(PROMPT))
     data = b"".join(token.to_bytes(4, "little") for token in tokens)
