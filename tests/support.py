@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,13 @@ MakeDLPM = Callable[..., DLPM]
 """(prefixes, **settings) -> policy."""
 MakeVTC = Callable[..., VTC]
 MakeLPM = Callable[..., LPM]
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+
+
+def sized(normal: int, *, nightly: int | None = None, mutation: int) -> int:
+    """Return how large a test of scale is under the profile: each mutant runs it again, so small there."""
+    return {"nightly": nightly or normal, "mutation": mutation}.get(PROFILE, normal)
 
 
 def fcfs(prefixes: Prefixes | None = None, **settings: Any) -> FCFS:  # noqa: ANN401 (any field of the config)

@@ -91,3 +91,86 @@ def test_bad_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+OWN = """
+from fairprefix import FCFS
+
+class Newest(FCFS):
+    def _candidate(self):
+        waiting = [entry for entry in self._entries.values() if entry.stage.value == "queued"]
+        return max(waiting, key=lambda entry: entry.seq, default=None)
+
+class Breaks(FCFS):
+    def produced(self, tokens):
+        raise ZeroDivisionError("no tokens")
+
+def make_policy(config, prefixes):
+    return Newest(config, prefixes)
+
+def breaks(config, prefixes):
+    return Breaks(config, prefixes)
+
+def raises(config, prefixes):
+    raise RuntimeError("no such luck")
+
+def nothing(config, prefixes):
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a module with policies of one's own where the command looks for it."""
+    (tmp_path / "own_policy.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return "own_policy"
+
+
+def test_a_policy_of_ones_own_replays_a_history(
+    history: Path, own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--policy MODULE:FACTORY shows whom that policy would have offered, the youngest request of all here."""
+    assert main(["replay", str(history), "--policy", f"{own}:make_policy"]) == 0
+    out = capsys.readouterr().out
+    assert "would offer" in out
+    last = out.splitlines()[-1]
+    assert last.startswith(f"30 admissions under {own}:make_policy, ")
+    assert not last.endswith(" 0 would have differed")
+    assert main(["replay", str(history), "--policy", f"{own}:make_policy", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["policy"] == f"{own}:make_policy"
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("raises", "own_policy:raises: called with (config, prefixes) it raised RuntimeError: no such luck"),
+        ("nothing", "it returned None, which is no fairprefix.Policy: it lacks arrive, begin_pass,"),
+        ("breaks", "produced() of the policy raised ZeroDivisionError: no tokens"),
+    ],
+)
+def test_a_broken_policy_of_ones_own_is_a_verdict(
+    history: Path, own: str, factory: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A factory or policy that raises gives exit code 1 and says where and what, without a traceback."""
+    assert main(["replay", str(history), "--policy", f"{own}:{factory}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("no_such_module:make", "cannot import 'no_such_module': ModuleNotFoundError"),
+        ("json:dump5", "module 'json' has no 'dump5' (did you mean 'dump'?)"),
+        ("own_policy.make_policy", "expected MODULE:FACTORY or one of fcfs"),
+    ],
+)
+def test_a_policy_that_cannot_be_imported_is_explained(
+    history: Path, policy: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong module or name gives exit code 2 and one message that names it."""
+    assert main(["replay", str(history), "--policy", policy]) == 2
+    assert message in capsys.readouterr().err

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from fairprefix.cli.main import main
+from fairprefix.cli.timeline import text_timeline
+from fairprefix.testing.events import Arrive, EngineLimits, History
+from fairprefix.testing.story import Story
+from fairprefix.testing.timeline import Timeline
 
 QUICK = ("--examples", "30")
 
@@ -21,6 +27,14 @@ class NoCharge(DLPM):
 def make_policy(config, prefixes):
     return NoCharge(config, prefixes)
 
+class Newest(DLPM):
+    def _candidate(self):
+        waiting = [entry for entry in self._entries.values() if entry.stage.value == "queued"]
+        return max(waiting, key=lambda entry: entry.seq, default=None)
+
+def make_newest(config, prefixes):
+    return Newest(config, prefixes)
+
 def raises(config, prefixes):
     raise RuntimeError("no such luck")
 """
@@ -29,9 +43,9 @@ def raises(config, prefixes):
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Write a module with a broken policy where the command looks for it."""
-    (tmp_path / "broken_policy.py").write_text(BROKEN)
+    (tmp_path / "faulty_policy.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
-    return "broken_policy"
+    return "faulty_policy"
 
 
 def test_a_shipping_policy_keeps_its_promises(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +69,68 @@ def test_a_broken_policy_gets_a_story(module: str, tmp_path: Path, capsys: pytes
     failed = [verdict["check"] for verdict in result["verdicts"] if verdict["status"] == "failed"]
     assert sorted(path.stem for path in logs.iterdir()) == sorted(failed)
     assert main(["replay", str(next(logs.iterdir()))]) == 0
+
+
+CREDIT_IGNORED = ("--claim", "bound=dlpm", "--only", "bound", *QUICK)
+
+
+def test_a_story_shows_who_was_served_when(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under a story stand queue, service and counter of each client, a column a step, and where it broke."""
+    assert main(["verify", f"{module}:make_newest", *CREDIT_IGNORED]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    verdict = next(line for line in lines if "=> step" in line)
+    broke_at = int(verdict.split("=> step ")[1].split(":")[0])
+    below = lines[lines.index(verdict) + 1 :]
+    assert below[0].startswith("     one column a step, ")
+    rows = {line[2:16].strip(): line[16:] for line in below[1:]}
+    assert below[-1].index("^") == 16 + broke_at
+    assert set(rows) == {"a waits", "b waits", "served", "q", ""}
+    longest = max(len(row) for label, row in rows.items() if label.endswith("waits"))
+    assert broke_at < longest
+    assert any(line[2:16].strip() == "q" and line[16] == "\u2588" for line in below)
+
+
+def test_a_timeline_falls_back_to_ascii() -> None:
+    """A stream that cannot show block characters gets plain ones, of the same meaning."""
+    points = ((0, 0), (1, 4), (2, 8))
+    timeline = Timeline(end=3, broke_at=2, service={"a": points}, backlogged={"a": ((0, 2),)})
+    story = Story(History(EngineLimits(), (Arrive("a"),)), (), "step 2: broke", timeline=timeline)
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert text_timeline(story, plain) == [
+        "   one column a step, 3 steps in all:",
+        "   a waits    ##",
+        "     served   _~#  8",
+        "                ^ step 2",
+    ]
+    assert text_timeline(story, io.StringIO())[2] == "     served   ▁▄█  8"
+    assert text_timeline(evolve(story, timeline=Timeline()), plain) == []
+
+
+def test_a_long_timeline_is_squeezed() -> None:
+    """However long a history is, its timeline has at most sixty columns, and names at most six clients."""
+    service = {f"c{n}": ((0, 0), (900, n)) for n in range(8)}
+    timeline = Timeline(end=1000, broke_at=950, service=service, backlogged={"c1": ((17, 34),)})
+    story = Story(History(EngineLimits(), (Arrive("a"),)), (), "", timeline=timeline)
+    lines = text_timeline(story, io.StringIO())
+    assert lines[0] == "   one column 17 steps, 1000 steps in all:"
+    assert lines[-2] == "   and 2 clients more"
+    assert lines[-1].index("^") == 14 + 950 // 17
+    assert lines[3] == "   c1 waits    █"
+    assert max(len(line) for line in lines[:-1]) <= 14 + 60 + len("  7")
+
+
+def test_stories_are_drawn(module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --plot the stories go into a picture instead of letters; where nothing failed none is written."""
+    target = tmp_path / "broken.png"
+    assert main(["verify", f"{module}:make_newest", *CREDIT_IGNORED, "--plot", str(target)]) == 1
+    out = capsys.readouterr().out
+    assert out.endswith(f"{target}: bound\n")
+    assert "one column" not in out
+    assert target.read_bytes().startswith(b"\x89PNG")
+    target.unlink()
+    assert main(["verify", "fcfs", "--only", "termination", "--plot", str(target), *QUICK]) == 0
+    assert capsys.readouterr().out.endswith(f"{target}: nothing to draw\n")
+    assert list(tmp_path.glob("*.png")) == []
 
 
 def test_json_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +161,7 @@ def test_a_factory_that_raises_is_a_verdict(module: str, capsys: pytest.CaptureF
         (["dlpm", "--claim", "bound=best"], "expected"),
         (["dlpm", "--only", "bonud"], "did you mean 'bound'?"),
         (["dlpm", "--examples", "0"], "expected an integer >= 1"),
+        (["dlpm", "--plot", "broken.txt"], "expected a name that ends in .png, .svg, .pdf"),
     ],
 )
 def test_a_wrong_command_line_is_explained(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 
 import hypothesis.strategies as st
 import pytest
@@ -12,9 +12,9 @@ from fairprefix.core.accounts import OVERFLOW
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.policy import Refusal
 from fairprefix.core.vtc import VTC
-from tests.support import admit, arrive, dlpm, offered, request, run, vtc
+from tests.support import admit, arrive, dlpm, offered, request, run, sized, vtc
 
-MANY = 1_000_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 100_000
+MANY = sized(100_000, nightly=1_000_000, mutation=1_000)
 
 
 def invent(policy: DLPM | VTC, names: int) -> None:
@@ -182,3 +182,28 @@ def test_a_small_table_gives_nothing_away(
 def owed(policy: DLPM | VTC, client: str) -> int:
     """Return how far a client is behind its fair share, by its account."""
     return policy.counter(client) if isinstance(policy, VTC) else -policy.deficit(client)
+
+
+def test_an_account_in_use_is_not_dropped_for_a_newcomer() -> None:
+    """A client that has come back is no longer among those whose account may go."""
+    policy = dlpm(quantum=10, max_clients=1)
+    arrive(policy, "a1")
+    policy.finish("a1", output=0)
+    arrive(policy, "a2", "b1")
+    assert "a" in policy._table
+    assert "b" not in policy._table
+    assert policy._table.idle_keys() == []
+    assert offered(policy) == "a2"
+    policy.validate()
+
+
+def test_a_table_survives_json_as_it_is() -> None:
+    """Idle accounts are considered in the same order after a restart, and none changes its name."""
+    policy = dlpm(quantum=10, max_clients=4)
+    for id in ("b1", "a1", "c1"):
+        arrive(policy, id)
+        policy.finish(id, output=0)
+    copy = DLPM.restore(json.loads(json.dumps(policy.snapshot())))
+    assert isinstance(copy, DLPM)
+    assert copy._table.idle_keys() == policy._table.idle_keys() == ["b", "a", "c"]
+    assert [account.key for account in copy._table] == [account.key for account in policy._table]

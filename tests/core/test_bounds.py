@@ -283,11 +283,18 @@ def test_the_credit_gate_with_charged_recomputation_pays_the_dearer_of_output_an
 
 
 def test_wrong_predictions_cost_both_clients_at_both_ends() -> None:
-    """w_q*N*(e+ + e-) for each client of weight 1; only one end counts from a fresh start."""
+    """w_q*((N - 1)*e- + N*e+) for each client of weight 1; only one end counts from a fresh start."""
     surcharge = bounds.prediction_surcharge(engine(running=8), COST, over=3, under=5)
-    assert surcharge.value == 2 * 16 * 8
+    assert surcharge.value == 2 * (14 * 5 + 16 * 3)
     fresh = bounds.prediction_surcharge(engine(running=8), COST, over=3, under=5, weights=(1, 2), fresh_start=True)
-    assert fresh.exact == 16 * 5 + 8 * 3
+    assert fresh.exact == 14 * 5 + 8 * 3
+
+
+def test_predictions_that_are_only_held_may_be_too_large_at_no_cost() -> None:
+    """Without a word about charging, only too small predictions count; with a single slot not even these."""
+    held = bounds.prediction_surcharge(engine(running=8), COST, under=5)
+    assert held.exact == 2 * 14 * 5
+    assert bounds.prediction_surcharge(engine(running=1), COST, under=5).exact == 0
 
 
 # -- VTC ------------------------------------------------------------------------------------------------

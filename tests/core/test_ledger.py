@@ -368,3 +368,75 @@ def test_later_changes_of_the_mapping_do_not_change_the_weights() -> None:
     ledger = Ledger(weights=weights)
     weights["ann"] = 0
     assert ledger.weights == {"ann": 2}
+
+
+def test_service_adds_up_over_many_events() -> None:
+    """Each figure of a client is the sum over all of its events, nothing at all among them."""
+    ledger = Ledger()
+    for at in (0, 1):
+        ledger.admitted("ann", at, input_tokens=10, extend=4, charged=7)
+        ledger.produced("ann", at, 5)
+        ledger.recomputed("ann", at, 6)
+        ledger.admitted("ann", at, input_tokens=0, extend=0, charged=0)
+        ledger.produced("ann", at, 0)
+        ledger.recomputed("ann", at, 0)
+    expected = Service(input_tokens=20, extend=8, output=10, recomputed=12, requests=4, charged=14)
+    assert ledger.service("ann") == expected
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "extend", "charged"])
+def test_a_refused_admission_names_its_field_first(field: str) -> None:
+    """The message begins with the call and the field, so that it is found in a log."""
+    figures = {"input_tokens": 1, "extend": 1, "charged": 1, field: -1}
+    with pytest.raises(ConfigError, match=f"^admitted: {field} = -1 is not valid"):
+        Ledger().admitted("ann", 0, **figures)
+
+
+def test_without_a_gap_there_is_no_place_for_it() -> None:
+    """Start and end of a gap that does not exist are 0, whenever the clock began."""
+    ledger = Ledger()
+    for client in ("ann", "bob"):
+        ledger.backlogged(client, 50)
+    gap = ledger.largest_gap()
+    assert (gap.start, gap.end) == (0, 0)
+
+
+def test_thirty_two_clients_are_looked_at_exactly_unless_said() -> None:
+    """With 33 backlogged clients one of them is left to the upper bound, with 32 none."""
+    for clients, left_out in ((32, False), (33, True)):
+        ledger = Ledger()
+        for n in range(clients):
+            ledger.backlogged(f"c{n}", 0)
+        for n in range(clients):
+            ledger.produced(f"c{n}", 1, 5 + n)
+        assert (ledger.largest_gap().others_at_most > 0) == left_out
+
+
+def test_a_stay_that_began_before_any_clock_takes_no_time() -> None:
+    """An open interval ends now, which may be instant 0."""
+    ledger = Ledger()
+    ledger.backlogged("ann", 0)
+    assert ledger.backlogged_intervals("ann") == []
+
+
+def test_each_view_has_its_own_service_while_all_are_backlogged() -> None:
+    """What one client received is counted in the view that is asked for."""
+    ledger = Ledger()
+    ledger.backlogged("ann", 0)
+    ledger.admitted("ann", 1, input_tokens=10, extend=4, charged=7)
+    assert [ledger.all_backlogged_service("ann", view) for view in (View.ACTUAL, View.CHARGED, View.CLIENT)] == [
+        4,
+        7,
+        10,
+    ]
+    assert ledger.largest_gap(View.CHARGED).value == 0
+
+
+def test_a_stretch_in_which_all_are_backlogged_ends_with_the_history() -> None:
+    """Service after the last event of a stretch that is still open counts up to now."""
+    ledger = Ledger()
+    ledger.backlogged("ann", 0)
+    ledger.backlogged("bob", 1)
+    ledger.produced("ann", 2, 3)
+    ledger.produced("bob", 3, 4)
+    assert ledger.all_backlogged_services() == {"ann": 6, "bob": 8}

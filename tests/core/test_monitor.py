@@ -273,3 +273,100 @@ def test_output_told_together_is_refused_as_a_whole() -> None:
     assert monitor.gap_of("a", "b") == 0
     with pytest.raises(HostError, match="backwards"):
         monitor.produced_together({"a": 5}, -1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"top": -1}, "top = -1 is not valid: expected an integer >= 0"),
+        ({"quantum": 0}, "quantum = 0 is not valid: expected an integer >= 1"),
+        ({"overdraft": -1}, "overdraft = -1 is not valid: expected an integer >= 0"),
+        ({"default_weight": 0}, "default_weight = 0 is not valid: expected an integer >= 1"),
+        ({"weights": {"a": 0}}, "weights['a'] = 0 is not valid: expected an integer >= 1"),
+    ],
+)
+def test_a_wrong_parameter_is_named(wrong: dict[str, object], message: str) -> None:
+    """The message begins with the parameter and its value."""
+    with pytest.raises(ConfigError) as refused:
+        BoundMonitor(COST, **wrong)  # type: ignore[arg-type]
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "extend", "charged"])
+def test_a_negative_admission_is_named(field: str) -> None:
+    """The message begins with the call and the field."""
+    figures = {"input_tokens": 1, "extend": 1, "charged": 1, field: -1}
+    with pytest.raises(ConfigError, match=f"^admitted: {field} = -1 is not valid"):
+        BoundMonitor(COST).admitted("a", 0, **figures)
+
+
+def test_the_smallest_parameters_are_taken() -> None:
+    """A quantum of 1 and a weight of 1 are figures; nothing seen yet is the least bound there is."""
+    monitor = BoundMonitor(COST, quantum=1, weights={"a": 1})
+    assert monitor.a_posteriori is not None
+    assert monitor.a_posteriori.exact == 2 * (1 + 1)
+    monitor.admitted("a", 0, input_tokens=2, extend=0, charged=0)
+    assert monitor.a_posteriori.exact == 2 * (1 + 1), "no hold was told, and nothing computed"
+    monitor.admitted("a", 0, input_tokens=2, extend=1, charged=0, hold=1)
+    assert monitor.a_posteriori.exact == 2 * (2 + 1)
+
+
+def test_the_overdraft_is_part_of_what_one_may_owe() -> None:
+    """The a-posteriori bound of a policy with overdraft is wider by it on both sides."""
+    plain, wider = BoundMonitor(COST, quantum=10), BoundMonitor(COST, quantum=10, overdraft=3)
+    assert plain.a_posteriori is not None
+    assert wider.a_posteriori is not None
+    assert wider.a_posteriori.exact - plain.a_posteriori.exact == 2 * 3
+
+
+def test_thirty_two_clients_are_followed_unless_said() -> None:
+    """The 33rd client has no exact gap, the 32nd has."""
+    monitor = BoundMonitor(COST)
+    for n in range(33):
+        monitor.backlogged(f"c{n}", 0)
+    assert monitor.gap_of("c30", "c31") == 0
+    with pytest.raises(HostError, match="client 'c32' is not followed exactly"):
+        monitor.gap_of("c31", "c32")
+
+
+def test_each_view_counts_what_it_says() -> None:
+    """A prompt is worth its computed tokens, its charge, or its whole length; no output is counted with it."""
+    for view, expected in ((View.ACTUAL, 4), (View.CHARGED, 7), (View.CLIENT, 10)):
+        monitor = BoundMonitor(COST, view=view)
+        monitor.backlogged("a", 0)
+        monitor.backlogged("b", 0)
+        monitor.admitted("a", 1, input_tokens=10, extend=4, charged=7)
+        assert monitor.largest_gap.exact == expected
+
+
+def test_the_heaviest_of_three_is_not_among_the_lightest() -> None:
+    """Whoever comes first, the a-posteriori bound is for the two lightest clients seen."""
+    for order in (("c", "b", "a"), ("a", "b", "c"), ("b", "c", "a")):
+        monitor = BoundMonitor(COST, weights=WEIGHTS, quantum=10)
+        for client in order:
+            monitor.backlogged(client, 0)
+        monitor.admitted("a", 1, input_tokens=9, extend=4, charged=4)
+        assert monitor.a_posteriori is not None
+        assert monitor.a_posteriori.exact == Fraction(4, 1) + Fraction(4, 2) + 20
+
+
+def test_who_is_ahead_and_behind_is_told_with_the_gap() -> None:
+    """Weighted service decides who is ahead, and both are named."""
+    monitor = BoundMonitor(COST, weights=WEIGHTS)
+    monitor.backlogged("a", 0)
+    monitor.backlogged("c", 0)
+    monitor.produced("a", 1, 3)
+    assert monitor.largest_gap == LiveGap(Fraction(6), "a", "c", 1)
+    monitor.produced("c", 2, 60)
+    assert monitor.largest_gap == LiveGap(Fraction(40), "c", "a", 2)
+
+
+@given(histories, st.integers(0, 4))
+def test_gaps_of_pairs_are_those_of_the_ledger(happened: list[Event], top: int) -> None:
+    """The largest gap is the largest that any pair of followed clients ever had, as the ledger finds it."""
+    _, monitor = both(happened, View.ACTUAL, top)
+    followed = list(monitor._served)
+    kept = [event for event in happened if event.client in followed]
+    ledger = Ledger(COST, WEIGHTS)
+    play(kept, ledger)
+    assert monitor.largest_gap.exact == ledger.largest_gap().exact_value

@@ -105,3 +105,15 @@ def test_a_snapshot_is_the_callers_own(make: Any) -> None:  # noqa: ANN401 (a te
     taken = policy.snapshot()
     taken["state"]["weights"]["a"] = 99
     assert policy.snapshot()["state"]["weights"] == {"a": 2}
+
+
+def test_a_resume_under_vtc_is_charged_by_the_weight_of_its_day() -> None:
+    """A held request that is computed again after its client's weight has changed pays by the new weight."""
+    policy = vtc(weights={"a": 2}, recompute="charged")
+    arrive(policy, "a1", prompt=8)
+    policy.take("a1", extend=8, reserve=1)
+    assert policy.counter("a") == 4
+    policy.preempt("a1", output=0, keep_hold=True)
+    policy.reweigh("a", 1)
+    policy.take("a1", extend=8, reserve=1)
+    assert policy.counter("a") == 4 + 8

@@ -10,10 +10,10 @@ import pytest
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.lane import Lane
-from tests.support import dlpm, fcfs, hot, lpm, request, vtc
+from tests.support import dlpm, fcfs, hot, lpm, request, sized, vtc
 
-CLIENTS = 10_000
-WAITING = 100_000
+CLIENTS = sized(10_000, mutation=2_500)
+WAITING = sized(100_000, mutation=5_000)
 
 
 class Work:

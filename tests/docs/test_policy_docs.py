@@ -13,6 +13,7 @@ from unittest import SkipTest
 import pytest
 from attrs import fields
 
+from fairprefix.cli.main import main
 from fairprefix.testing.checks import CHECKS, NAMES
 from fairprefix.testing.checks.registry import UNIVERSAL
 from fairprefix.testing.claims import Claims
@@ -20,7 +21,8 @@ from fairprefix.testing.claims import Claims
 DOCS = Path(__file__).parents[2] / "docs"
 WRITE, TEST = "write-a-policy.md", "test-your-policy.md"
 MODULE = "my_policy"
-"""What the pages call the module of the example."""
+BROKEN = "broken_policy"
+"""What the pages call the modules of the examples."""
 
 WIDEST = 115
 
@@ -44,19 +46,20 @@ def executed(page: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Put the example where the pages put it: into a module that can be imported."""
     folder = tmp_path_factory.mktemp("example")
     (folder / f"{MODULE}.py").write_text(blocks(WRITE)[0], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         importlib.invalidate_caches()
-        yield
-    sys.modules.pop(MODULE, None)
+        yield folder
+    for name in (MODULE, BROKEN):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
-def tested(example: None) -> dict[str, Any]:  # noqa: ARG001 (the page imports it)
+def tested(example: Path) -> dict[str, Any]:  # noqa: ARG001 (the page imports it)
     """Return what the page on testing has defined: it runs the kit, once for all tests here."""
     return executed(TEST)
 
@@ -97,6 +100,22 @@ def test_shown_verdicts_are_those_of_the_kit() -> None:
     shown = re.findall(r"^  (?:passed|failed) +(\w+) +(.*?)(?: \.\.\.)?$", text_of(TEST), re.MULTILINE)
     assert len(shown) > 5
     assert [claim for name, claim in shown if not claim_of[name].startswith(claim)] == []
+
+
+def test_the_shown_story_is_what_the_command_prints(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The story, its timeline and the replay on the page are those of the commands beside them."""
+    (example / f"{BROKEN}.py").write_text(blocks(TEST)[0], encoding="utf-8")
+    monkeypatch.chdir(example)
+    claims = ("--claim", "bound=dlpm", "--only", "bound")
+    assert main(["verify", f"{BROKEN}:make_broken", *claims, "--logs", "broken"]) == 1
+    shown = text_of(TEST).split("bound (found with seed 0):\n")[1].split("\n\n")[0].splitlines()
+    out = capsys.readouterr().out
+    assert len(shown) > 12
+    assert [line for line in shown if line.removesuffix("...") not in out] == []
+    assert main(["replay", "broken/bound.jsonl", "--policy", f"{MODULE}:make_policy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] in text_of(TEST)
 
 
 def test_the_table_names_every_check() -> None:

@@ -18,6 +18,7 @@ from fairprefix.core.policy import Refusal
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.testing.oracle import Job, Oracle, Settings
+from tests.support import sized
 
 CLIENTS = ("a", "b", "c", "d")
 NAMESPACES = ("", "salted")
@@ -58,9 +59,9 @@ def weighted(max_weight: int = 4) -> st.SearchStrategy[dict[str, int]]:
 
 
 def machine_settings(steps: int) -> settings:
-    """Return the settings of the profile, for at least 250 histories of `steps` events."""
+    """Return the settings of the profile, for histories of `steps` events."""
     return settings(
-        max_examples=max(250, settings().max_examples),
+        max_examples=sized(250, nightly=20_000, mutation=40),
         stateful_step_count=steps,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
@@ -257,6 +258,22 @@ class PolicyMachine(RuleBasedStateMachine):
         job = jobs[which % len(jobs)]
         self.policy.finish(job.id, output=job.output)
         self.oracle.finish(job)
+
+    @precondition(lambda self: self.oracle.jobs)
+    @rule(client=st.sampled_from(CLIENTS))
+    def leave(self, client: str) -> None:
+        """A client goes away: all of its requests end, wherever they stand; later arrivals are its return."""
+        for job in [job for job in self.oracle.jobs.values() if job.client == client]:
+            self.policy.finish(job.id, output=job.output)
+            self.oracle.finish(job)
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule()
+    def chunk(self) -> None:
+        """A step in which nothing but chunks of prompts is computed: nobody produces."""
+        self.policy.begin_pass()
+        self.oracle.begin_pass()
+        self.produce([0] * len(self.oracle.jobs))
 
     @precondition(lambda self: self.refundable())
     @rule(which=pick)

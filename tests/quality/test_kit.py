@@ -61,7 +61,7 @@ class CatchesAll(Hangs):
 class RaisesLate(FCFS):
     """Fails when it is asked to plan."""
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:  # noqa: ARG002
         """Fail."""
         raise ZeroDivisionError(f"limit {limit}")
 
@@ -214,8 +214,8 @@ def test_a_report_is_plain_data() -> None:
     assert data["ok"] is False
     (verdict,) = [verdict for verdict in data["verdicts"] if verdict["status"] == "failed"]
     assert verdict["check"] == "conservation"
-    assert verdict["story"]["service"]["a"][-1] == [0, 3]
-    assert verdict["story"]["backlogged"]["a"] == [[0, 0]]
+    assert verdict["story"]["timeline"]["service"]["a"][-1] == [0, 3]
+    assert verdict["story"]["timeline"]["backlogged"]["a"] == [[0, 0]]
 
 
 def test_a_story_can_be_replayed() -> None:
@@ -339,6 +339,11 @@ def test_strategies_make_valid_values(data: st.DataObject) -> None:
     assert () in tree
     assert all(chain[:-1] in tree for chain in tree if chain)
     assert data.draw(strategies.configurations(names=names)).quantum >= 1
+    limits = data.draw(strategies.engine_limits())
+    events = data.draw(strategies.workloads(limits=limits, names=names, prefixes=tree))
+    assert {type(event) for event in events} <= {Arrive, Step}
+    assert {event.client for event in events if isinstance(event, Arrive)} <= set(names)
+    assert isinstance(events[0], Arrive)
     history = data.draw(strategies.histories(names=names, prefixes=tree))
     trace = Lab(Subject(FCFS, SMALL, Claims())).run(history)
     assert trace.broken is None

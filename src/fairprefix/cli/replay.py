@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fairprefix.cli.errors import UsageError
+from fairprefix.cli.factory import BROKEN, BrokenPolicyError, OwnPolicy, load_factory
 from fairprefix.cli.files import STDOUT, check_target, replacing
-from fairprefix.cli.options import name_of, whole
+from fairprefix.cli.options import whole
 from fairprefix.cli.output import client_name, emit, printable
-from fairprefix.core.config import POLICIES
+from fairprefix.core.config import POLICIES, PolicyConfig
 from fairprefix.core.errors import ConfigError, HostError, SnapshotError
 from fairprefix.core.history import Decision, Replay
+from fairprefix.core.policy import Policy
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.snapshot import SCHEMA
 
 EPILOG = """\
@@ -23,10 +27,12 @@ examples:
   fairprefix simulate --policy dlpm --record run.jsonl       record a run
   fairprefix replay run.jsonl                                 the same decisions again
   fairprefix replay run.jsonl --policy lpm                    where would LPM have chosen otherwise?
+  fairprefix replay run.jsonl --policy my_module:make_policy  where would yours?
   fairprefix replay run.jsonl.gz --json - | jq .differs       for machines
 
 The history is followed as it was recorded: each admission is carried out whoever would have been chosen, and the
-policy's own choice is shown beside it."""
+policy's own choice is shown beside it. A factory of your own is called with the recorded configuration; modules
+are looked for in the current directory as well. Exit code 1: your policy or its factory raised."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name this type)
@@ -40,7 +46,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name
     )
     parser.add_argument("log", metavar="LOG", help="the history")
     parser.add_argument(
-        "--policy", metavar="NAME", type=name_of(POLICIES), help="policy to use instead of the recorded one"
+        "--policy", metavar="NAME", help="policy to use instead of the recorded one: a name, or MODULE:FACTORY"
     )
     parser.add_argument("--limit", metavar="N", type=whole(0), help="print only the first N decisions")
     parser.add_argument("--json", metavar="FILE", help="write the decisions as JSON (- for standard output)")
@@ -51,14 +57,21 @@ def run(args: argparse.Namespace) -> int:
     """Re-execute the history; print each decision and how many differ from what was recorded."""
     if args.json and args.json != STDOUT:
         check_target("--json", args.json, inputs=[args.log])
-    replay, decisions = _replay(args.log, args.policy)
-    differs = sum(not decision.agrees for _line, decision in decisions)
+    start = _starter(args.policy)
+    try:
+        replay, decisions = _replay(args.log, start)
+        differs = sum(not decision.agrees for _line, decision in decisions)
+        name = args.policy or replay.config.policy
+        result = _as_json(replay, name, decisions, differs) if args.json else {}
+    except BrokenPolicyError as broken:
+        emit(printable(str(broken)), sys.stderr)
+        return BROKEN
     if args.json:
-        _write_json(args.json, _as_json(replay, decisions, differs))
+        _write_json(args.json, result)
     if args.json != STDOUT:
         for line, decision in decisions[: args.limit]:
             emit(_describe(line, decision))
-        emit(f"{len(decisions)} admissions under {replay.config.policy}, {differs} would have differed")
+        emit(f"{len(decisions)} admissions under {name}, {differs} would have differed")
     return 0
 
 
@@ -71,21 +84,35 @@ def _write_json(target: str, result: dict[str, Any]) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def _replay(log: str, policy: str | None) -> tuple[Replay, list[tuple[int, Decision]]]:
+def _replay(log: str, start: Callable[[dict[str, Any]], Replay]) -> tuple[Replay, list[tuple[int, Decision]]]:
     decisions: list[tuple[int, Decision]] = []
     events = _read(log)
     first = next(events, None)
     if first is None:
         raise UsageError(f"{log}: the file is empty, expected a history")
-    replay = Replay(_located(log, *first), policy)
+    replay = start(_located(log, *first))
     for line, event in events:
         try:
             decision = replay.step(event)
         except (SnapshotError, HostError, ConfigError) as problem:
             raise UsageError(f"{log}:{line}: {problem}") from None
+        except BrokenPolicyError as broken:
+            raise BrokenPolicyError(f"{log}:{line}: {broken}") from broken
         if decision:
             decisions.append((line, decision))
     return replay, decisions
+
+
+def _starter(policy: str | None) -> Callable[[dict[str, Any]], Replay]:
+    """Return what begins a replay: under the recorded policy, another one of this package, or the user's own."""
+    if policy is None or policy in POLICIES:
+        return lambda opening: Replay(opening, policy)
+    factory = load_factory(policy)
+
+    def make(config: PolicyConfig, prefixes: PrefixIndex) -> Policy:
+        return cast("Policy", OwnPolicy(policy, factory, config, prefixes))
+
+    return lambda opening: Replay(opening, make=make)
 
 
 def _located(log: str, line: int, event: dict[str, Any]) -> dict[str, Any]:
@@ -123,10 +150,10 @@ def _describe(line: int, decision: Decision) -> str:
     )
 
 
-def _as_json(replay: Replay, decisions: list[tuple[int, Decision]], differs: int) -> dict[str, Any]:
+def _as_json(replay: Replay, policy: str, decisions: list[tuple[int, Decision]], differs: int) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "policy": replay.config.policy,
+        "policy": policy,
         "admissions": len(decisions),
         "differs": differs,
         "decisions": [

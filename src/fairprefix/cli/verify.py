@@ -7,25 +7,24 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
 from fairprefix.cli.errors import UsageError
+from fairprefix.cli.factory import BROKEN, load_factory
 from fairprefix.cli.files import STDOUT, check_target, replacing
 from fairprefix.cli.options import positive, whole
 from fairprefix.cli.output import emit
 from fairprefix.configfile import make_config, read_settings
 from fairprefix.core.config import POLICIES, PolicyConfig
 from fairprefix.core.errors import nearest
+from fairprefix.sim.plot import SUFFIXES, require_matplotlib
 
 if TYPE_CHECKING:
     from fairprefix.testing import Claims, Report
 
 SCHEMA = 1
-BROKEN = 1
-"""Exit code when a check has failed, or could not be run."""
-
 SMALL = {"quantum": 10, "slack": 20}
 """Settings that make short histories, and so short stories, possible."""
 
@@ -37,6 +36,7 @@ examples:
       reservation=full|none, recompute=free|charged
   fairprefix verify dlpm --examples 1000 --seed 7              a policy of this package, with all that it claims
   fairprefix verify my_module:make_policy --only snapshots,termination --json verdicts.json --logs broken/
+  fairprefix verify my_module:make_policy --plot broken.png    the stories of what broke, as a picture
 
 make_policy is called with (config, prefixes) and returns a new policy (fairprefix.Policy). Modules are looked for
 in the current directory as well. Exit code 0: nothing broke; 1: something did; 2: the command line is wrong."""
@@ -66,6 +66,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name
         "--time-limit", type=positive, default=60.0, metavar="S", help="seconds per check (default: 60)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON; - is standard output")
+    parser.add_argument("--plot", metavar="FILE", help=f"draw what failed: {', '.join(SUFFIXES)}")
     parser.add_argument("--logs", metavar="DIR", help="write the history of each failure, for `fairprefix replay`")
     parser.set_defaults(run=run)
 
@@ -75,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     kit = _kit()
     if args.json and args.json != STDOUT:
         check_target("--json", args.json)
+    if args.plot:
+        require_matplotlib()
+        check_target("--plot", args.plot, suffixes=SUFFIXES)
     settings = {} if args.config is None else read_settings(args.config)
     config = make_config(SMALL | settings, args.config or "the default settings")
     factory, config, claims = _subject(args.policy, config)
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         _write_json(args.json, report)
-    emit(report.to_text(), sys.stderr if args.json == STDOUT else None)
+    _show(report, sys.stderr if args.json == STDOUT else sys.stdout, args.plot)
     if args.logs:
         _write_logs(Path(args.logs), report)
     return 0 if report.ok else BROKEN
@@ -116,21 +120,7 @@ def _subject(name: str, config: PolicyConfig) -> tuple[Any, PolicyConfig, Claims
     if name in POLICIES:
         config = attrs.evolve(config, policy=name)
         return make_policy, config, Claims.of(config)
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        hint = nearest(name, POLICIES)
-        raise UsageError(f"{name!r} is not valid: expected MODULE:FACTORY or one of {', '.join(POLICIES)}{hint}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as problem:  # noqa: BLE001 (whatever the module does when it is imported)
-        raise UsageError(f"cannot import {module!r}: {type(problem).__name__}: {problem}") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"module {module!r} has no {attribute!r}{nearest(part, dir(found))}")
-        found = getattr(found, part)
-    return found, config, Claims()
+    return load_factory(name), config, Claims()
 
 
 def _claimed(claims: Claims, given: list[str]) -> Claims:
@@ -152,6 +142,23 @@ def _claimed(claims: Claims, given: list[str]) -> Claims:
         else:
             values[name] = int(value) if value.isdigit() else value
     return attrs.evolve(claims, **values)
+
+
+def _show(report: Report, stream: TextIO, plot: str | None) -> None:
+    """Print the report, each story with its timeline in letters unless it is drawn."""
+    from fairprefix.cli.storyplot import drawable, plot_stories  # noqa: PLC0415 (needs the kit)
+    from fairprefix.cli.timeline import text_timeline  # noqa: PLC0415
+
+    if not plot:
+        emit(report.to_text(lambda story: text_timeline(story, stream)), stream)
+        return
+    emit(report.to_text(), stream)
+    drawn, left_out = drawable(report)
+    if drawn:
+        with replacing(plot) as path:
+            plot_stories(drawn, report.subject, path)
+    what = f"{plot}: {', '.join(verdict.check for verdict in drawn)}" if drawn else f"{plot}: nothing to draw"
+    emit(f"\n{what}{f' ({left_out} more left out)' if left_out else ''}", stream)
 
 
 def _write_json(target: str, report: Report) -> None:

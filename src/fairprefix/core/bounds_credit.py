@@ -24,6 +24,7 @@ from fairprefix.core.errors import at_least
 
 _HOLD_COVERS = "h covers all that running, or preempted and held, requests will still be charged"
 _DUE = "refill only when each queued client has q <= 0, or q - h <= 0 and q <= slack; all due clients are refilled"
+_PREDICTED = ("predictions are settled when a request finishes", "neither predicted nor true outputs exceed O")
 
 
 def credit_range(
@@ -98,42 +99,44 @@ def prediction_surcharge(
     engine: Engine,
     cost: CostWeights,
     *,
-    over: int,
     under: int,
+    over: int = 0,
     weights: Sequence[int] = (1, 1),
     fresh_start: bool = False,
 ) -> Bound:
     """Return what to add to `credit_both_backlogged` when h holds predictions instead of longest outputs.
 
-    Each of N requests can produce `under` tokens more than was set aside for it, which lowers a counter, or
-    `over` tokens fewer, which raises it when the prediction itself was charged. Both can happen to either
-    client at either end of the interval.
+    The requests that run when another one is admitted, N - 1 at most, can each produce `under` tokens more than
+    was set aside for them, which lowers a counter; the new one itself is counted with O anyway. A prediction that
+    is only *held*, as by the policies of this package, may be too large at no cost: it lowers q - h, never raises
+    q. Where a host *charges* predictions, each of N requests may be given back `over` tokens. All of it can happen
+    to either client at either end of the interval.
 
     Args:
         engine: its N counts.
         cost: what a token costs.
-        over: most tokens by which a prediction exceeds the true output.
         under: most tokens by which the true output exceeds its prediction.
+        over: most tokens by which a prediction that was charged exceeds the true output; 0 where predictions are
+            only held.
         weights: of the two clients.
         fresh_start: only the end of the interval counts.
     """
-    error = cost.output * engine.max_running
     return Bound(
         name="surcharge for predicted outputs",
         exact=pair_gap(
-            debt=error * at_least("under", under, 0),
-            excess=error * at_least("over", over, 0),
+            debt=cost.output * (engine.max_running - 1) * at_least("under", under, 0),
+            excess=cost.output * engine.max_running * at_least("over", over, 0),
             quantum=0,
             weights=weights,
             fresh_start=fresh_start,
         ),
         formula=(
-            "w_q*N * max over both orders of under/weight_f + over/weight_g"
+            "w_q * max over both orders of (N - 1)*under/weight_f + N*over/weight_g"
             if fresh_start
-            else "w_q*N*(over + under)*(1/weight_f + 1/weight_g)"
+            else "w_q*((N - 1)*under + N*over)*(1/weight_f + 1/weight_g)"
         ),
         source=DERIVED,
-        assumptions=("predictions are settled when a request finishes", "no prediction exceeds O"),
+        assumptions=_PREDICTED,
         relation="<=",
     )
 

@@ -27,6 +27,8 @@ from fairprefix.core.snapshot import SCHEMA, dump_blocks, dump_request, load_blo
 
 Event = Mapping[str, Any]
 Emit = Callable[[dict[str, Any]], None]
+Make = Callable[[PolicyConfig, PrefixIndex], Policy]
+"""(config, prefixes) -> a new policy."""
 
 
 def opening(config: PolicyConfig, block_size: int) -> dict[str, Any]:
@@ -80,9 +82,9 @@ class Recorder:
         """Pass on: looking changes nothing, so there is nothing to record."""
         return self._policy.peek()
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Pass on: looking changes nothing, so there is nothing to record."""
-        return self._policy.plan(limit)
+        return self._policy.plan(limit, budget=budget)
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Record with the receipt's number, and pass on."""
@@ -176,20 +178,21 @@ class Replay:
     Args:
         opening_event: the first event of the history.
         policy: the name of the policy to use instead of the recorded one.
+        make: the factory that makes it; by default that of the shipping policies.
 
     Raises:
         SnapshotError: the history does not begin as it should, or with another schema version.
         ConfigError: there is no policy of that name.
     """
 
-    def __init__(self, opening_event: Event, policy: str | None = None) -> None:
+    def __init__(self, opening_event: Event, policy: str | None = None, *, make: Make = make_policy) -> None:
         for key, expected in (("event", "open"), ("schema", SCHEMA)):
             if opening_event.get(key) != expected:
                 raise SnapshotError(f"history: {key} = {opening_event.get(key)!r}, expected {expected!r}")
         settings = dict(opening_event["config"])
         self.config = PolicyConfig.from_mapping(settings | ({"policy": policy} if policy else {}))
         self.index = PrefixIndex(opening_event["block_size"])
-        self.policy = make_policy(self.config, self.index)
+        self.policy = make(self.config, self.index)
         self._receipts: dict[int, Receipt] = {}
         """By the number that the receipt had in the recording."""
         self._steps: Mapping[str, Callable[[Event], Decision | None]] = {

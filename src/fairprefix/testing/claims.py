@@ -52,6 +52,8 @@ class Claims:
     """Engines that the bound is claimed for: "full" alone, or "none" as well."""
     recompute: str | None = None
     """Tokens that are computed again after a preemption are "free" or "charged"."""
+    workers: int = 1
+    """So many engines of one process may each have a policy of the factory: these share nothing."""
 
     def __attrs_post_init__(self) -> None:
         """Check every field."""
@@ -62,6 +64,7 @@ class Claims:
             one_of("recompute", self.recompute, RECOMPUTATIONS)
         if self.bounded_wait is not None:
             at_least("bounded_wait", self.bounded_wait, 1)
+        at_least("workers", self.workers, 1)
         if self.bound is None and (self.weighted or self.keeps_debt):
             raise reject("weighted, keeps_debt", (self.weighted, self.keeps_debt), "False without a bound")
 
@@ -76,7 +79,7 @@ class Claims:
         wait = config.bounded_wait if config.policy in ("lpm", "dlpm") else 1
         local = config.policy in ("lpm", "dlpm") and wait != 1
         if config.policy in ("fcfs", "lpm"):
-            return cls(locality_aware=local, bounded_wait=wait, recompute=config.recompute)
+            return cls(locality_aware=local, bounded_wait=wait, recompute=config.recompute, workers=2)
         rule = "vtc" if config.policy == "vtc" else ("credit" if config.gate == "credit" else "dlpm")
         return cls(
             bound=rule,
@@ -86,6 +89,7 @@ class Claims:
             bounded_wait=wait,
             reservation="none",
             recompute=config.recompute,
+            workers=2,
         )
 
 

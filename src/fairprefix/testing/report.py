@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -85,8 +86,12 @@ class Report:
         if not self.ok:
             raise ConformanceError(self)
 
-    def to_text(self) -> str:
-        """Return a table of the checks, then the story of each that failed."""
+    def to_text(self, picture: Callable[[Story], Sequence[str]] | None = None) -> str:
+        """Return a table of the checks, then the story of each that failed.
+
+        Args:
+            picture: returns lines to add to a story.
+        """
         width = max((len(verdict.check) for verdict in self.verdicts), default=0)
         lines = [f"{self.subject}: {self._summary()} (seed {self.seed})"]
         lines += [
@@ -96,7 +101,7 @@ class Report:
         ]
         for verdict in self.verdicts:
             if verdict.status in (FAILED, NOT_RUN):
-                lines += ["", *_told(verdict)]
+                lines += ["", *_told(verdict, picture)]
         return "\n".join(lines)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -117,8 +122,9 @@ class Report:
         return ", ".join(counts) or "no checks"
 
 
-def _told(verdict: Verdict) -> list[str]:
+def _told(verdict: Verdict, picture: Callable[[Story], Sequence[str]] | None) -> list[str]:
     if verdict.story is None:
         return [f"{verdict.check}: {verdict.detail}"]
     seed = f"found with seed {verdict.seed}"
-    return [f"{verdict.check} ({seed}):", *(f"  {line}" for line in verdict.story.lines)]
+    lines = [*verdict.story.lines, *(picture(verdict.story) if picture else ())]
+    return [f"{verdict.check} ({seed}):", *(f"  {line}" for line in lines)]

@@ -19,6 +19,7 @@ from fairprefix.testing.checks import CHECKS, NAMES, Check
 from fairprefix.testing.claims import Claims
 from fairprefix.testing.events import Arrive, EngineLimits, History
 from fairprefix.testing.lab import HungError, Lab, MakePolicy, OutOfTimeError, Subject
+from fairprefix.testing.rules import mirror_of
 from fairprefix.testing.story import Story, tell
 from fairprefix.testing.trace import Trace
 
@@ -208,7 +209,8 @@ def _story(lab: Lab, found: _Found) -> Story:
             trace = evolve_lab(lab, call_limit_s=lab.call_limit_s).record(found.history)
         except (Exception, HungError):  # noqa: BLE001 (a story without a log is better than none)
             trace = None
-    return tell(found.history, found.what, trace, lab.subject.configured(found.history).cost)
+    cost = lab.subject.configured(found.history).cost
+    return tell(found.history, found.what, trace, cost, mirror_of(lab, found.history))
 
 
 def _factory_problem(subject: Subject, limit_s: float) -> str:

@@ -73,6 +73,7 @@ class _Machine(RuleBasedStateMachine):
         self.seen = 0
         """Facts that have been judged."""
         self.driver: Driver | None = None
+        self.reweighed = False
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
@@ -138,6 +139,13 @@ class _Machine(RuleBasedStateMachine):
         """A client goes away."""
         self.let(ev.Leave(client))
 
+    @precondition(lambda self: self.engine.jobs)
+    @rule(client=st.sampled_from(fst.ABC), weight=st.integers(1, 4))
+    def reweigh(self, client: str, weight: int) -> None:
+        """A client's weight changes; the bound for constant weights says nothing about what follows."""
+        self.reweighed = True
+        self.let(ev.Reweigh(client, weight))
+
     @invariant()
     def looking_changes_nothing(self) -> None:
         """The policy's own invariants hold, and a look leaves it as it was."""
@@ -163,7 +171,7 @@ class _Machine(RuleBasedStateMachine):
         trace, claims = self.engine.trace, self.subject.claims
         trace.end = self.engine.at
         history = ev.History(self.engine.limits, tuple(self.happened))
-        if claims.bound is not None and history.arrivals():
+        if claims.bound is not None and history.arrivals() and not self.reweighed:
             both_backlogged(claims, self.subject.config, history, trace)
 
     def _guarded(self, act: Any) -> None:  # noqa: ANN401 (a function without arguments)

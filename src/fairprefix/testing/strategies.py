@@ -3,7 +3,7 @@
     from hypothesis import given
     from fairprefix.testing import strategies as fst
 
-    @given(fst.histories(clients=("alice", "bob"), max_events=5))
+    @given(fst.histories(names=("alice", "bob"), max_events=5))
     def test_mine(history): ...
 
 They follow Hypothesis's own style: arguments describe valid values and are checked at once, whatever has a default
@@ -169,6 +169,31 @@ def _arrivals(unit: int, longest: int, choices: _Choices) -> st.SearchStrategy[e
         every=st.sampled_from(choices.every),
         spare=st.sampled_from((0, 0, unit)),
     )
+
+
+def workloads(
+    *,
+    limits: ev.EngineLimits,
+    names: Sequence[Client] = ABC,
+    prefixes: Sequence[tuple[int, ...]] = TREE,
+    counts: Sequence[int] = _COUNTS,
+    every: Sequence[int] = _EVERY,
+    max_events: int = 8,
+) -> st.SearchStrategy[tuple[ev.HostEvent, ...]]:
+    """Return arrivals that fit into an engine, with steps of the engine between them: nothing else happens.
+
+    The arguments are those of `requests` and `histories`.
+    """
+    plain = histories(
+        limits=st.just(limits),
+        names=names,
+        kinds=PLAIN_KINDS,
+        prefixes=prefixes,
+        counts=counts,
+        every=every,
+        max_events=max_events,
+    )
+    return plain.map(lambda history: history.events)
 
 
 def histories(

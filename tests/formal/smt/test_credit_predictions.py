@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from attrs import evolve, frozen
 
+from fairprefix.core.catalog import make_policy
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.dlpm import DLPM
+from fairprefix.core.request import Request
 from tests.formal.smt.induction import Step, System, every_transition_can_happen, prove, violation
 from tests.formal.smt.logic import (
     Formula,
@@ -17,8 +21,10 @@ from tests.formal.smt.logic import (
     same,
 )
 
-quantum, slack, request, under, over = (real(name) for name in ("Q", "S", "U", "V_under", "V_over"))
-"""U: the most one request is predicted to cost. V: w_q*N times the largest error of a prediction."""
+names = ("Q", "S", "U", "V_under", "V_over", "V_one")
+quantum, slack, request, under, over, error = (real(name) for name in names)
+"""U: the most that one request costs, predicted or true. V_under: w_q*(N - 1)*e-, V_over: w_q*N*e+,
+V_one: w_q*e-."""
 
 
 @frozen
@@ -56,8 +62,8 @@ def _admit(client: Predicted) -> Step[Predicted]:
     return Step(
         all_of(
             _gate_is_open(client),
-            *(c >= 0, a >= 0, c + a <= request, e >= 0, o >= 0, o <= c),
-            after.overrun + after.unforeseen <= under,
+            *(c >= 0, a >= 0, e >= 0, e <= error, c + a + e <= request, o >= 0, o <= c),
+            client.overrun + client.unforeseen <= under,  # N - 1 others run at most
             after.refundable <= over,
         ),
         after,
@@ -101,8 +107,10 @@ def _refill(client: Predicted) -> Step[Predicted]:
 
 PREDICTED = System[Predicted](
     state=_any,
-    given=all_of(quantum > 0, slack >= 0, request > 0, under >= 0, over >= 0),
-    example=all_of(same(quantum, 2), same(slack, 1), same(request, 4), same(under, 2), same(over, 1)),
+    given=all_of(quantum > 0, slack >= 0, request > 0, under >= 0, over >= 0, error >= 0),
+    example=all_of(
+        *(same(quantum, 2), same(slack, 1), same(request, 4), same(under, 2), same(over, 1), same(error, 2))
+    ),
     start=lambda client: all_of(
         *(same(x, 0) for x in (client.q, client.h, client.overrun, client.unforeseen, client.refundable))
     ),
@@ -119,7 +127,7 @@ PREDICTED = System[Predicted](
             *(client.h >= 0, client.overrun >= 0, client.unforeseen >= 0),
             *(client.refundable >= 0, client.refundable <= over),
         ),
-        "errors": client.overrun + client.unforeseen <= under,
+        "errors": client.overrun + client.unforeseen <= under + error,
         "lowest": client.q - client.h - client.unforeseen > -(request + under),
         "highest": client.q + client.refundable <= quantum + slack + over,
     },
@@ -131,7 +139,7 @@ PREDICTED = System[Predicted](
 
 
 def test_wrong_predictions_widen_the_counters_range_by_their_errors() -> None:
-    """-(U + w_q*N*e-) < q <= Q + S + w_q*N*e+, the latter only where predictions are charged."""
+    """-(U + w_q*(N - 1)*e-) < q <= Q + S + w_q*N*e+, the latter only where predictions are charged."""
     prove(PREDICTED)
 
 
@@ -141,8 +149,36 @@ def test_every_event_with_predictions_can_happen() -> None:
 
 
 def test_too_small_predictions_cost_nothing_less_than_their_errors() -> None:
-    """Control: with outputs beyond the predictions the range without w_q*N*e- is left."""
+    """Control: with outputs beyond the predictions the range without w_q*(N - 1)*e- is left."""
     assert violation(evolve(PREDICTED, claim=lambda client: {"lowest": client.q > -request})) is not None
+
+
+def test_an_output_beyond_the_longest_one_is_not_covered() -> None:
+    """Control: were the new request's own error not counted in U, the range would be left as well."""
+
+    def admit(client: Predicted) -> Step[Predicted]:
+        c, a, e = any_real("c"), any_real("a"), any_real("e")
+        after = evolve(client, q=client.q - c, h=client.h + a, unforeseen=client.unforeseen + e)
+        needs = (_gate_is_open(client), c >= 0, a >= 0, c + a <= request, e >= 0, e <= error)
+        return Step(all_of(*needs, client.overrun + client.unforeseen <= under), after)
+
+    assert violation(evolve(PREDICTED, transitions={**PREDICTED.transitions, "is admitted": admit})) is not None
+
+
+def test_the_shipping_policy_reaches_the_range() -> None:
+    """N=2, L=1, O=3, w=1,1, Q=1, S=0, e-=2: q falls to -5, where -(U + (N - 1)*e-) = -6."""
+    policy = make_policy(PolicyConfig(policy="dlpm", gate="credit", quantum=1, slack=0, cost_output=1))
+    for id in ("a1", "a2"):
+        policy.arrive(Request(id, "a", 1, 3))
+    policy.take("a1", extend=1, reserve=1)  # predicted: 1, true: 3
+    policy.produced({"a": 1})
+    assert isinstance(policy, DLPM)
+    assert policy.deficit("a") == -1
+    offered = policy.peek()
+    assert offered is not None
+    policy.take(offered.id, extend=1, reserve=1)
+    policy.produced({"a": 2 + 3})
+    assert policy.deficit("a") == -5
 
 
 def test_too_large_predictions_raise_the_counter_only_where_they_are_charged() -> None:
@@ -152,7 +188,7 @@ def test_too_large_predictions_raise_the_counter_only_where_they_are_charged() -
         evolve(
             PREDICTED,
             given=given,
-            example=all_of(given, same(under, 1)),
+            example=all_of(given, same(under, 1), same(error, 1)),
             claim=lambda client: {
                 "highest": client.q <= quantum + slack,
             },
@@ -161,9 +197,8 @@ def test_too_large_predictions_raise_the_counter_only_where_they_are_charged() -
 
 
 def test_the_surcharge_on_an_interval_counts_both_errors_of_both_clients_once() -> None:
-    """Two clients drift 2*w_q*N*(e+ + e-) further apart over an interval, and half of that from a fresh start."""
-    names = ("q_f", "q_g", "q_f then", "q_g then", "granted")
-    q_f, q_g, then_f, then_g, granted = (real(name) for name in names)
+    """Two clients drift twice V_under + V_over further apart over an interval, half of that from a fresh start."""
+    q_f, q_g, then_f, then_g, granted = (real(name) for name in ("q_f", "q_g", "q_f then", "q_g then", "granted"))
     drift = (then_f + granted - q_f) - (then_g + granted - q_g)
     ranges = [all_of(q > -(request + under), q <= quantum + slack + over) for q in (q_f, q_g, then_f, then_g)]
     gap = 2 * (request + quantum + slack)

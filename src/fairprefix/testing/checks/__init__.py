@@ -27,6 +27,7 @@ from fairprefix.testing.checks import (
     relabelling,
     reweighing,
     settlement,
+    side_by_side,
     snapshots,
     starvation,
     termination,
@@ -65,6 +66,7 @@ CHECKS: tuple[Check, ...] = (
     prefix_order.CHECK,
     hit_rate.CHECK,
     bounded_wait.CHECK,
+    side_by_side.CHECK,
 )
 
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)

@@ -95,6 +95,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(order.ByName, "relabelling", claims=Claims()),
     _mutant(order.ByHash, "hash_seed", claims=Claims()),
     _mutant(order.ByMood, "determinism", claims=Claims()),
+    _mutant(order.SharesItsMemory, "side_by_side", claims=Claims(workers=2)),
     _mutant(protocol.OffersTheRefused, "only_queued"),
     _mutant(protocol.PlansTooMuch, "capacity"),
     _mutant(protocol.SettlesTwice, "settlement"),

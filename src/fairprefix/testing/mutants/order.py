@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fairprefix.core.config import PolicyConfig
 from fairprefix.core.fcfs import FCFS
 from fairprefix.core.lane import Entry, Stage
 from fairprefix.core.lpm import LPM
+from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.request import Client
 
 
@@ -53,6 +55,22 @@ class Sticky(ByName):
 
     def _prepare(self, entry: Entry) -> None:
         self._last = entry.request.client
+
+
+class SharesItsMemory(ByName):
+    """Remembers in its class, for all workers of the process, whom it served last."""
+
+    last: ClassVar[list[Client]] = []
+
+    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
+        super().__init__(config, prefixes)
+        self.last.clear()
+
+    def _candidate(self) -> Entry | None:
+        return min(self._able(), key=lambda entry: (entry.request.client in self.last, entry.seq), default=None)
+
+    def _prepare(self, entry: Entry) -> None:
+        self.last[:] = [entry.request.client]
 
 
 class ShortestPrefix(LPM):

@@ -1,0 +1,80 @@
+"""Why mutants that survive are equivalent: nothing that a caller can see, or is promised, tells them apart."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Reason:
+    """One reason, and the survivors that it holds for."""
+
+    where: str
+    """The function, as "module.function" or "module.Class.method"; `*` stands for anything."""
+    changed: str
+    """A regular expression that is found in the lines that differ (- what was, + what the mutant says)."""
+    why: str
+
+
+SAME_LENGTH = "Both sequences have the same length by construction: how `zip` treats others makes no difference."
+WORDING = "The text of a message: what it names is tested, its wording is not."
+FRACTIONS = "The sum of fractions is a fraction whatever it starts from."
+TIES = "Only where two values are equal, and then either answer is right."
+KEYS_ONLY = "Of this table only the keys are looked at."
+UNTIL_SET = "The value is replaced before anything reads it."
+SHIFT = "All values of the walk are shifted by one constant: only differences count."
+
+REASONS: tuple[Reason, ...] = (
+    Reason("*", r"^\+.*zip\(.*(strict=None|strict=False|, \))", SAME_LENGTH),
+    Reason("*", r"^\+.*\bXX[^X]*XX", WORDING),
+    Reason("*", r"^\+\s*(else \()?\"[A-Z ,:]+\"", WORDING),
+    Reason("gaps._Follower._close", r"THE LEDGER CLOSES", WORDING),
+    Reason("bounds_dlpm.dlpm_published", r"WRONG FOR THIS ENGINE", WORDING),
+    Reason("*", r"^-.*sum\(.*Fraction\(0\)\)", FRACTIONS),
+    Reason("bounds_dlpm.newcomer_wait_weighted", r"^-\s*Fraction\(0\),", FRACTIONS),
+    Reason("accounts.AccountTable.*", r"^\+.*_idle\[.*\] = \"\"", KEYS_ONLY),
+    Reason(
+        "accounts.AccountTable.load",
+        r'saved.keys\(\) - \{"(KEY|XXkeyXX)"',
+        "The account gets the key that it has already.",
+    ),
+    Reason(
+        "bounds_base.one_client_debt",
+        r"^\+.*cost.output > cost.extend",
+        "At equal prices it makes no difference whether prompt or output fills the memory first.",
+    ),
+    Reason(
+        "config._check_identity",
+        r"^\+.*XXXX",
+        "What is no text has no kind of source that is known, and is refused either way.",
+    ),
+    Reason(
+        "contract.HostContract.preempt", r'^\+.*receipt = ""', "Neither value is a receipt that can be handed in."
+    ),
+    Reason("errors.nearest", r"^\+.*(n=2|known\), cutoff)", "The best match comes first, and only that is used."),
+    Reason("fcfs.SingleQueuePolicy._mark", r"lambda: 0", "Nobody looks at what undoing returns."),
+    Reason("gaps.widest_gap", r"^\+.*spread < widest.size", "A pair that can only be as wide changes nothing."),
+    Reason(
+        "gaps._widest_of_pair",
+        r"^\+.*low_at <= high_at",
+        "The walk has a lowest and a highest value that differ by now, so they are at different places.",
+    ),
+    Reason(
+        "gaps._together", r"^\+.*start <= end", "Two events have different orders; an empty interval has no steps."
+    ),
+    Reason(
+        "gaps._together",
+        r"^\+.*first\[i\]\[1\] <= second",
+        "Stays end at different events, or both with the history, where no later stay follows.",
+    ),
+    Reason("gaps._steps", r"bisect_left", "Where the search begins changes its time, not what it finds."),
+    Reason("gaps._extremes", r"level = low = high = 1", SHIFT),
+    Reason(
+        "gaps._extremes", r"never = \(down.end, 1\)", "This amount is never charged: nothing comes after the end."
+    ),
+    Reason("gaps._extremes", r"^\+.*next_order <= order", "Two events have different orders."),
+    Reason("gaps._extremes", r"^\+.*level (>=|<=) (high|low)", TIES),
+    Reason("gaps._Follower.__init__", r"_(virtual|lead) = .*1", SHIFT),
+    Reason("gaps._Follower.__init__", r"_(lowest|highest) = \[1\]", UNTIL_SET),
+    Reason("ledger.Ledger._move_on", r"^\+.*at <= self._now", "It is called only when time has changed."),
+)
