@@ -370,3 +370,25 @@ def test_gaps_of_pairs_are_those_of_the_ledger(happened: list[Event], top: int) 
     ledger = Ledger(COST, WEIGHTS)
     play(kept, ledger)
     assert monitor.largest_gap.exact == ledger.largest_gap().exact_value
+
+
+@pytest.mark.parametrize("client", ["a", "b"])
+def test_output_told_together_counts_for_every_pair_of_who_produced(client: str) -> None:
+    """One of a pair is enough, whichever it is; a pair of which neither produced stays as it was."""
+    monitor = BoundMonitor(COST)
+    for other in ("a", "b", "c"):
+        monitor.backlogged(other, 0)
+    monitor.produced_together({client: 3}, 1)
+    assert monitor.largest_gap.exact == 6
+    assert monitor.largest_gap.ahead == client
+    assert monitor.gap_of("a", "b") == 6
+    assert monitor.gap_of("a", "c") == (6 if client == "a" else 0)
+
+
+def test_output_told_together_makes_a_client_known() -> None:
+    """Whoever produces is heard of, and takes one of the places of those that are followed."""
+    monitor = BoundMonitor(COST, top=1)
+    monitor.produced_together({"first": 1}, 0)
+    monitor.backlogged("second", 1)
+    with pytest.raises(HostError, match="client 'second' is not followed exactly"):
+        monitor.gap_of("first", "second")
