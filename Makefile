@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare bench nightly mutation clean
+.PHONY: help venv demo test lint format test-bare bench nightly mutation mutation-note clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,9 @@ $(NIGHTLY)/%: $(CODE) | venv
 
 mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
 	nice -n 15 $(BIN)/python -m tests.mutation.measure
+
+mutation-note: venv  ## write down which functions have changed since, and measure nothing
+	$(BIN)/python -m tests.mutation.measure --note
 
 clean:  ## remove what was built
 	rm -rf $(VENV) $(BARE) $(NIGHTLY) out build dist .coverage mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

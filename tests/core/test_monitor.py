@@ -392,3 +392,51 @@ def test_output_told_together_makes_a_client_known() -> None:
     monitor.backlogged("second", 1)
     with pytest.raises(HostError, match="client 'second' is not followed exactly"):
         monitor.gap_of("first", "second")
+
+
+def test_pairs_beyond_those_followed_are_remembered() -> None:
+    """Once a pair was not followed exactly, the bound on the others stays, whoever comes and goes."""
+    monitor = BoundMonitor(COST, top=1)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    monitor.produced("b", 1, 3)
+    before = monitor.others_at_most
+    for client in ("a", "b"):
+        monitor.idle(client, 2)
+    monitor.backlogged("a", 3)
+    assert monitor.others_at_most == before > 0
+
+
+def test_a_gap_is_told_when_it_became_that_large() -> None:
+    """An event that leaves the largest gap as it is does not move its instant."""
+    monitor = BoundMonitor(COST)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    monitor.produced("a", 1, 3)
+    monitor.produced("b", 2, 0)
+    assert monitor.largest_gap == LiveGap(Fraction(6), "a", "b", 1)
+
+
+def test_the_lightest_are_so_by_weight_not_by_name() -> None:
+    """The a-posteriori bound leaves out the heaviest client, whatever it is called."""
+    monitor = BoundMonitor(COST, weights={"a": 5, "b": 2}, quantum=10)
+    for client in ("b", "a", "c"):
+        monitor.backlogged(client, 0)
+    monitor.admitted("b", 1, input_tokens=4, extend=4, charged=4)
+    assert monitor.a_posteriori is not None
+    assert monitor.a_posteriori.exact == Fraction(4, 1) + Fraction(4, 2) + 20
+
+
+def test_nothing_seen_costs_nothing() -> None:
+    """Before any admission no prompt counts, however dear prompts are."""
+    monitor = BoundMonitor(CostWeights(extend=3, output=2), quantum=1)
+    assert monitor.a_posteriori is not None
+    assert monitor.a_posteriori.exact == 2 * (1 + 1)
+
+
+def test_a_small_spread_is_not_rounded_up_beforehand() -> None:
+    """Where nobody was ahead of anybody, the bound on others is that of what little there was."""
+    monitor = BoundMonitor(COST, top=1)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    assert monitor.others_at_most == 0

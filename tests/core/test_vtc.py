@@ -180,3 +180,26 @@ def test_an_unknown_client_stands_at_zero() -> None:
     assert policy.counter("a") == 0
     arrive(policy, "a1")
     assert policy.counter("a") == 0
+
+
+def test_counters_are_integers_whatever_the_weights() -> None:
+    """Dividing by a weight is exact: prompts and output leave integers behind."""
+    policy = vtc(weights={"a": 3, "b": 2})
+    run(policy, "a1", extend=7, reserve=5)
+    run(policy, "b1", extend=7, reserve=5)
+    policy.produced({"a": 5, "b": 1})
+    assert all(type(account.balance) is int for account in policy._table)
+
+
+def test_equal_service_for_all_leaves_the_canonical_state_as_it_was() -> None:
+    """Only differences of counters decide, so only these are part of the canonical state."""
+    policies = [vtc(), vtc()]
+    for policy, units in zip(policies, (0, 10), strict=True):
+        for id in ("a1", "b1"):
+            arrive(policy, id, prompt=5)
+            policy.take(id, extend=5, reserve=20)
+        policy.produced({"a": units, "b": units})
+        for id in ("a1", "b1"):
+            policy.finish(id, output=units)
+    assert policies[0].counter("a") != policies[1].counter("a")
+    assert policies[0].canonical() == policies[1].canonical()
