@@ -1,15 +1,17 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both create their own .venv with pip.
+# Here: what everybody types. make/: engines in environments of their own, the night, benchmarks.
 
 PYTHON ?= python3
+PYTHON311 ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test lint format test-bare bench nightly mutation mutation-note clean
+.PHONY: help venv demo simulate test lint format test-bare clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 venv: $(VENV)/installed  ## create .venv with everything that development needs
 
@@ -19,7 +21,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_QUIET) --constraint constraints.txt --editable . --group dev
 	touch $@
 
-demo: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace: a table and a picture (out/demo.png)
+demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
+	mkdir -p out
+	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
@@ -47,40 +53,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
-bench: venv  ## time of the policies by queue length
-	$(BIN)/python benchmarks/policy_step.py
-
-# Each part of the night leaves a stamp: `make nightly` goes on after an interruption, and repeats what has changed.
-NIGHTLY := .nightly
-CODE = $(shell find src tests -name '*.py')
-PARTS := fcfs lpm vtc dlpm core bounds sim policies mutants kit formal
-RUNS_fcfs := tests/property/test_fcfs.py
-RUNS_lpm := tests/property/test_lpm.py
-RUNS_vtc := tests/property/test_vtc.py
-RUNS_dlpm := tests/property/test_dlpm.py
-RUNS_core := tests/core
-RUNS_bounds := tests/bounds
-RUNS_sim := tests/sim
-RUNS_policies := tests/quality/test_kill_matrix.py -k correct
-RUNS_mutants := tests/quality/test_kill_matrix.py -k "not correct"
-RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
-RUNS_formal := tests/formal
-
-nightly: $(PARTS:%=$(NIGHTLY)/%) mutation  ## everything with 20 000 examples, then mutation testing (hours; resumable)
-
-nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
-	@true
-
-$(NIGHTLY)/%: $(CODE) | venv
-	mkdir -p $(NIGHTLY)
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(RUNS_$*)
-	touch $@
-
-mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
-	nice -n 15 $(BIN)/python -m tests.mutation.measure
-
-mutation-note: venv  ## write down which functions have changed since, and measure nothing
-	$(BIN)/python -m tests.mutation.measure --note
+include make/*.mk
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(BARE) $(NIGHTLY) out build dist .coverage mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* .nightly out build dist mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -61,7 +61,7 @@ class CatchesAll(Hangs):
 class RaisesLate(FCFS):
     """Fails when it is asked to plan."""
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:  # noqa: ARG002
         """Fail."""
         raise ZeroDivisionError(f"limit {limit}")
 

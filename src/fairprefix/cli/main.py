@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import config, replay, simulate, verify
+from fairprefix.cli import config, demo, model, replay, serve, simulate, verify
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config)
+COMMANDS = (simulate, replay, verify, config, model, serve, demo)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
@@ -23,12 +23,15 @@ BROKEN_PIPE = 141
 
 EPILOG = """\
 examples:
+  fairprefix demo                                  three clients on a small real model, under three policies
   fairprefix simulate                              four policies on the packaged trace
   fairprefix simulate trace.jsonl --plot out.png   the same on your own trace, with a picture
   fairprefix replay run.jsonl --policy lpm         where would LPM have decided otherwise?
   fairprefix verify my_module:make_policy          does your own policy keep its promises?
+  fairprefix serve random                          a model behind OpenAI's API, on this machine
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
+  fairprefix model get smollm2                     a small model for the engine to serve
 
 `fairprefix COMMAND --help` tells more about each command."""
 

@@ -56,6 +56,19 @@ def _bar(bar: Progress, policy: str, requests: int) -> OnFinish:
     return move
 
 
+@contextmanager
+def download_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show how many bytes of how many are there: a bar on a terminal (with rich), else a single line."""
+    bar = _rich_progress() if sys.stderr.isatty() else None
+    if bar is None:
+        print("downloading", file=sys.stderr, flush=True)
+        yield lambda _done, _total: None
+        return
+    with bar:
+        task = bar.add_task("bytes", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _rich_progress() -> Progress | None:
     """Return rich's progress display; None where rich is not installed."""
     try:

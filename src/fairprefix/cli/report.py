@@ -35,6 +35,8 @@ BLOCKS = (
     (
         Row("completed requests", "completed"),
         Row("rejected requests", "rejected", only_if_any=True),
+        Row("lost with their worker", "lost", only_if_any=True),
+        Row("sent again", "rerouted", only_if_any=True),
         Row("preemptions", "preemptions", only_if_any=True),
         Row("tokens computed again", "recomputed_tokens", only_if_any=True),
         Row("requests per s", "request_throughput", 2),
@@ -48,6 +50,8 @@ BLOCKS = (
         Row("Jain's index", "jain_index", 3),
         Row("largest gap", "max_gap"),
         Row("gap held against bound", "charged_gap"),
+        Row("missed refills", "missed_refills", only_if_any=True),
+        Row("bound without them", "bound_without_misses", only_if_any=True),
         Row("bound", "bound"),
     ),
 )
@@ -57,16 +61,17 @@ BLOCKS = (
 def report(results: Sequence[RunResult], headings: Sequence[str]) -> str:
     """Return everything that is printed about the runs."""
     parts = ["\n".join(headings), policy_table(results), *footnotes(results), client_table(results)]
+    parts += [worker_table(results)] if any(result.router for result in results) else []
     return "\n\n".join([*parts, closing(results)])
 
 
 def policy_table(results: Sequence[RunResult]) -> str:
     """Return the figures of each policy, one column per policy."""
     figures = [result.figures for result in results]
-    lines: list[list[str]] = [["", *(result.policy for result in results)]]
+    lines: list[list[str]] = [["", *(result.label for result in results)]]
     for block in BLOCKS:
-        rows = [row for row in block if not row.only_if_any or any(each[row.key] for each in figures)]
-        lines += [[row.label, *numbers([each[row.key] for each in figures], row.digits)] for row in rows]
+        rows = [row for row in block if not row.only_if_any or any(each.get(row.key) for each in figures)]
+        lines += [[row.label, *numbers([each.get(row.key) for each in figures], row.digits)] for row in rows]
         lines.append([])
     # The ratio belongs to the bound, right below it.
     lines[-1] = ["bound_ratio", *(_marked_ratio(result) for result in results)]
@@ -86,12 +91,12 @@ def _is_comparison(result: RunResult) -> bool:
 def footnotes(results: Sequence[RunResult]) -> list[str]:
     """Return what has to be said about the table, as one block; nothing if all is plain."""
     notes = []
-    compared = [result.policy for result in results if _is_comparison(result)]
+    compared = [result.label for result in results if _is_comparison(result)]
     if compared:
         promise = "promises none" if len(compared) == 1 else "promise none"
         notes.append(f"* held against DLPM's bound for comparison: {' and '.join(compared)} {promise}")
     notes += [
-        f"  {result.policy}'s bound is on service as it charges it, and not as it is computed"
+        f"  {result.label}'s bound is on service as it charges it, and not as it is computed"
         for result in results
         if result.figures["charged_gap"] is not None and result.figures["charged_gap"] != result.figures["max_gap"]
     ]
@@ -107,12 +112,27 @@ def client_table(results: Sequence[RunResult]) -> str:
         for place, result in enumerate(results):
             figures = result.figures["clients"].get(client)
             if figures is not None:
-                lines.append(
-                    [_label(client, figures) if not place else "", result.policy, *_client_cells(figures)]
-                )
+                lines.append([_label(client, figures) if not place else "", result.label, *_client_cells(figures)])
     legend = "share of service overall, and contended: while all clients are backlogged; latencies in ms"
     more = [f"and {hidden:,} more with less service (--json has them all)"] if hidden else []
     return "\n".join([text_table(lines, left=2), *more, legend])
+
+
+def worker_table(results: Sequence[RunResult]) -> str:
+    """Return the figures of each worker, one line per run and worker."""
+    lines: list[list[str]] = [["run", "worker", "requests", "output tokens", "hit rate", "fails", "bound_ratio"]]
+    for result in results:
+        for place, worker in enumerate(result.figures["workers"]):
+            counts = [worker["completed"], worker["total_output"]]
+            ratios = [worker["prefix_hit_rate"], worker["bound_ratio"]]
+            cells = [
+                *numbers(counts, 0),
+                *numbers(ratios[:1], 3),
+                str(worker["failures"]),
+                *numbers(ratios[1:], 3),
+            ]
+            lines.append([result.label if not place else "", worker["worker"], *cells])
+    return "\n".join([text_table(lines, left=2), "bound_ratio: the gap at that worker alone, and its own bound"])
 
 
 def _largest_clients(results: Sequence[RunResult]) -> tuple[list[str], int]:
@@ -142,7 +162,7 @@ def closing(results: Sequence[RunResult]) -> str:
     """Return the point in a sentence: what one policy, DLPM if it ran, achieves beside the others."""
     chosen = next((result for result in results if result.policy == "dlpm"), results[-1])
     others = [result for result in results if result is not chosen]
-    hits = f"{chosen.policy}: {_hit_rate(chosen)} of prompt tokens from cache{_beside(others, _hit_rate)}"
+    hits = f"{chosen.label}: {_hit_rate(chosen)} of prompt tokens from cache{_beside(others, _hit_rate)}"
     return f"{hits}, {_gap(chosen, others)}"
 
 
@@ -159,7 +179,7 @@ def _gap(chosen: RunResult, others: Sequence[RunResult]) -> str:
 
 
 def _beside(others: Sequence[RunResult], figure: Callable[[RunResult], str]) -> str:
-    return f" ({', '.join(f'{other.policy} {figure(other)}' for other in others)})" if others else ""
+    return f" ({', '.join(f'{other.label} {figure(other)}' for other in others)})" if others else ""
 
 
 def _hit_rate(result: RunResult) -> str:

@@ -6,34 +6,32 @@ import argparse
 import gzip
 import json
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 import attrs
-from attrs import frozen
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.fleet import add_worker_options, make_fleets, runs_of
 from fairprefix.cli.options import name_of, names_of, positive, weight, whole
 from fairprefix.cli.output import emit
 from fairprefix.cli.progress import progress
 from fairprefix.cli.report import report
+from fairprefix.cli.task import Task
 from fairprefix.configfile import make_config, read_settings
 from fairprefix.core.config import GATES, POLICIES, RESERVATIONS, PolicyConfig
 from fairprefix.core.errors import nearest
 from fairprefix.core.history import Emit
 from fairprefix.sim.engine import EngineConfig
+from fairprefix.sim.fleet import simulate_fleet
 from fairprefix.sim.hardware import GPUS, MODELS
 from fairprefix.sim.plot import SUFFIXES, plot_runs, require_matplotlib
 from fairprefix.sim.simulate import RunResult, simulate
-from fairprefix.sim.steptime import StepTimeModel, step_time_model
+from fairprefix.sim.steptime import step_time_model
 from fairprefix.sim.trace import FORMATS, Trace, compose_clients, limit, load_sample, load_trace, scale_time
 
-WIDTH = 100
-"""Notes are wrapped to this."""
 SCHEMA = 1
 """Version of the JSON's shape."""
 GPU = "a100"
@@ -53,6 +51,8 @@ examples:
       your own trace; without clients in it, {CLIENTS} are composed, one of whom sends half of all requests
   fairprefix simulate --policy dlpm --gate credit --slack 16384 --reservation none
       one policy, with the gate whose bound holds for engines that do not reserve memory
+  fairprefix simulate --time-scale 0.3 --workers 3 --router d2lpm,cache_aware,rr --policy dlpm,lpm
+      three workers, every policy with every router
   fairprefix simulate --config fair.toml --policy vtc,dlpm --weight chat=2 --json - | jq .runs[0]
       settings from a file, of which options have the last word; the table goes to standard error
 
@@ -73,6 +73,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
     _add_trace_options(parser)
     _add_policy_options(parser)
     _add_engine_options(parser)
+    add_worker_options(parser)
     _add_output_options(parser)
 
 
@@ -208,62 +209,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@frozen
-class Task:
-    """Everything that is simulated, ready to go."""
-
-    trace: Trace
-    notes: tuple[str, ...]
-    policies: tuple[str, ...]
-    config: PolicyConfig
-    """Settings of all policies; which policy it names has no meaning."""
-    engine: EngineConfig
-    step_time: StepTimeModel
-    model: str
-    gpu: str
-    seed: int
-
-    @property
-    def title(self) -> str:
-        """What is simulated, in a line."""
-        requests = _counted(len(self.trace.requests), "request")
-        clients = _counted(len({request.client for request in self.trace.requests}), "client")
-        return f"{self.trace.name}: {requests} of {clients}, {self.model} on {self.gpu}"
-
-    def headings(self) -> list[str]:
-        """Return the lines above the tables."""
-        engine = self.engine
-        return [
-            self.title,
-            f"KV memory of {engine.kv_tokens:,} tokens, reservation {engine.reservation}",
-            f"steps of up to {engine.chunk:,} tokens, at most {_counted(engine.max_batch, 'request')} at once",
-            *(textwrap.fill(f"note: {note}", WIDTH, subsequent_indent="      ") for note in self.notes),
-        ]
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return what is needed to repeat the runs, as JSON-serialisable data."""
-        settings = self.config.to_mapping()
-        del settings["policy"]
-        return {
-            "fairprefix": version("fairprefix"),
-            "trace": self.trace.name,
-            "requests": len(self.trace.requests),
-            "block_size": self.trace.block_size,
-            "notes": list(self.notes),
-            "seed": self.seed,
-            "model": self.model,
-            "gpu": self.gpu,
-            "kv_tokens": self.engine.kv_tokens,
-            "engine": attrs.asdict(self.engine),
-            "policies": list(self.policies),
-            "policy": settings,
-        }
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _check_outputs(args: argparse.Namespace) -> None:
     """Fail now, and not after the simulation."""
     inputs = [path for path in (args.trace, args.config) if path is not None]
@@ -282,6 +227,8 @@ def _prepare(args: argparse.Namespace) -> Task:
     trace = _trace(args)
     _check_weights(dict(args.weight), trace)
     gpu = args.gpu or (SAMPLE_GPU if args.trace is None else GPU)
+    if args.worker_gpu:
+        gpu = args.worker_gpu[0]
     step_time = step_time_model(args.model, gpu)
     engine = EngineConfig(
         kv_tokens=args.kv_tokens or step_time.kv_tokens,
@@ -291,6 +238,11 @@ def _prepare(args: argparse.Namespace) -> Task:
         oversize=args.oversize,
     )
     policies = args.policy or ((config.policy,) if "policy" in settings else POLICIES)
+    fleets = make_fleets(args, config, engine, gpu)
+    if fleets and not runs_of(policies, fleets):
+        raise UsageError("--router shared_ledger: needs --policy dlpm")
+    if args.record and fleets:
+        raise UsageError("--record takes the history of one worker: leave --workers out")
     if args.record and len(policies) != 1:
         raise UsageError(
             f"--record takes the history of one policy, not of {len(policies)}: name it with --policy"
@@ -303,8 +255,9 @@ def _prepare(args: argparse.Namespace) -> Task:
         engine=engine,
         step_time=step_time,
         model=args.model,
-        gpu=gpu,
+        gpu=" and ".join(dict.fromkeys(args.worker_gpu or (gpu,))),
         seed=args.seed,
+        fleets=fleets,
     )
 
 
@@ -364,6 +317,8 @@ def _recording(target: str | None) -> Iterator[Emit | None]:
 
 
 def _simulate(task: Task, *, quiet: bool, record: Emit | None) -> list[RunResult]:
+    if task.fleets:
+        return _simulate_fleets(task, quiet=quiet)
     with progress(task.policies, len(task.trace.requests), quiet=quiet) as begin:
         return [
             simulate(
@@ -375,6 +330,16 @@ def _simulate(task: Task, *, quiet: bool, record: Emit | None) -> list[RunResult
                 record=record,
             )
             for policy in task.policies
+        ]
+
+
+def _simulate_fleets(task: Task, *, quiet: bool) -> list[RunResult]:
+    runs = runs_of(task.policies, task.fleets)
+    names = tuple(f"{policy}+{fleet.arrangement}" for policy, fleet in runs)
+    with progress(names, len(task.trace.requests), quiet=quiet) as begin:
+        return [
+            simulate_fleet(task.trace, attrs.evolve(task.config, policy=policy), fleet, begin(name))
+            for name, (policy, fleet) in zip(names, runs, strict=True)
         ]
 
 

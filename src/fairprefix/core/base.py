@@ -141,22 +141,24 @@ class BasePolicy(ABC):
         entry = self._offer()
         return entry.request if entry else None
 
-    def plan(self, limit: int) -> Sequence[Request]:
-        """Return the next `limit` requests, as if each were taken in its turn. O(limit log n)."""
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
+        """Return the next `limit` requests, as if each were taken in its turn. O(planned log n)."""
         at_least("limit", limit, 0)
-        planned: list[Request] = []
+        left = at_least("budget", budget, 0) if budget is not None else None
+        planned: list[Entry] = []
         undo: list[Callable[[], None]] = []
-        while len(planned) < limit and (entry := self._offer()):
-            planned.append(entry.request)
+        while len(planned) < limit and left != 0 and (entry := self._offer()):
+            planned.append(entry)
             undo.append(self._mark_entry(entry))
             extend = entry.request.input_tokens + entry.done - entry.match
-            self._admit(entry, extend, max(entry.request.max_output - entry.done, 0))
+            self._enter_running(entry, extend, max(entry.request.max_output - entry.done, 0))
+            left = left and max(left - extend, 0)
         for step in reversed(undo):
             step()
         # Only now: on the way back, refills that are about to be undone would be settled for good.
-        for request in planned:
-            self._moved(self._entries[request.id])
-        return planned
+        for entry in {entry.owner: entry for entry in planned}.values():
+            self._moved(entry)
+        return [entry.request for entry in planned]
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Admit a request and charge its client. O(log n)."""
@@ -364,6 +366,11 @@ class BasePolicy(ABC):
         self._moved(entry)
 
     def _admit(self, entry: Entry, extend: int, reserve: int) -> Receipt:
+        charged = self._enter_running(entry, extend, reserve)
+        return self._write_receipt(entry, extend, reserve, charged)
+
+    def _enter_running(self, entry: Entry, extend: int, reserve: int) -> int:
+        """Admit an entry; return what it was charged."""
         entry.advanced = False
         if entry.stage in WAITING:
             self._prepare(entry)
@@ -376,7 +383,7 @@ class BasePolicy(ABC):
         self._spend(entry, charged, reserve - entry.reserve)
         self._moved(entry)
         entry.reserve = reserve
-        return self._write_receipt(entry, extend, reserve, charged)
+        return charged
 
     def _write_receipt(self, entry: Entry, extend: int, reserve: int, charged: int) -> Receipt:
         entry.serial, entry.extend, entry.charged = self._next_serial, extend, charged
@@ -401,7 +408,7 @@ class BasePolicy(ABC):
 
     def _mark_entry(self, entry: Entry) -> Callable[[], None]:
         """Return what undoes the admission of an entry that is QUEUED."""
-        lane, serial = self._lane(entry), self._next_serial
+        lane = self._lane(entry)
         turn, reserve, priced = lane.turn, entry.reserve, entry.priced
         undo_policy = self._mark(entry)
 
@@ -409,7 +416,7 @@ class BasePolicy(ABC):
             self._clear(entry)
             entry.stage, entry.reserve, entry.priced = Stage.QUEUED, reserve, priced
             lane.enter(entry)
-            lane.turn, self._next_serial = turn, serial
+            lane.turn = turn
             undo_policy()
 
         return undo

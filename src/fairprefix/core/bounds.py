@@ -22,7 +22,7 @@ from fairprefix.core.bounds_base import (
     lightest_pair,
     one_client_debt,
 )
-from fairprefix.core.bounds_cluster import central_pool, d2lpm_both_backlogged, shared_ledger
+from fairprefix.core.bounds_cluster import central_pool, d2lpm_both_backlogged, over_workers, shared_ledger
 from fairprefix.core.bounds_credit import (
     credit_both_backlogged,
     credit_range,
@@ -69,6 +69,7 @@ __all__ = [
     "newcomer_wait",
     "newcomer_wait_weighted",
     "one_client_debt",
+    "over_workers",
     "prediction_surcharge",
     "shared_ledger",
     "vtc_backlogged_vs_any",

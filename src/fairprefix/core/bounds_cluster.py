@@ -63,6 +63,29 @@ def d2lpm_both_backlogged(
     )
 
 
+def over_workers(each: Sequence[Bound], quantum: int, *, misses: int = 0) -> Bound:
+    """Add up the bounds that workers have by themselves, whatever their gate.
+
+    Args:
+        each: one bound per worker, on the same two clients.
+        quantum: Q of the workers, in service units.
+        misses: see `d2lpm_both_backlogged`.
+    """
+    if not each:
+        raise reject("each", each, "the bound of at least one worker")
+    return Bound(
+        name="gap of two backlogged clients over several workers",
+        exact=sum((bound.exact for bound in each), Fraction(0))
+        + at_least("misses", misses, 0) * at_least("quantum", quantum, 1),
+        formula=f"sum over workers of ({each[0].formula}), + misses*Q",
+        source=DERIVED,
+        assumptions=(
+            "at each refill of a worker each of the two is queued or due there, except for `misses`",
+            *dict.fromkeys(text for bound in each for text in bound.assumptions),
+        ),
+    )
+
+
 def central_pool(
     engines: Sequence[Engine],
     cost: CostWeights,

@@ -79,9 +79,9 @@ class HostContract:
         """Look."""
         return self._policy.peek()
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Look further."""
-        return self._policy.plan(limit)
+        return self._policy.plan(limit, budget=budget)
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Only what waits or is held is admitted, and only with sizes that its prompt and limit allow."""

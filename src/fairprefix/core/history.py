@@ -82,9 +82,9 @@ class Recorder:
         """Pass on: looking changes nothing, so there is nothing to record."""
         return self._policy.peek()
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Pass on: looking changes nothing, so there is nothing to record."""
-        return self._policy.plan(limit)
+        return self._policy.plan(limit, budget=budget)
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Record with the receipt's number, and pass on."""

@@ -20,7 +20,7 @@ from attrs import define, frozen
 
 from fairprefix.core.bounds import Bound, dlpm_a_posteriori
 from fairprefix.core.cost import CostWeights
-from fairprefix.core.errors import HostError, at_least, nearest
+from fairprefix.core.errors import HostError, at_least, nearest, reject
 from fairprefix.core.ledger import View
 from fairprefix.core.request import Client
 
@@ -168,16 +168,30 @@ class BoundMonitor:
             ConfigError: a negative figure.
             HostError: time went backwards.
         """
-        for name, value in (("input_tokens", input_tokens), ("extend", extend), ("charged", charged)):
-            at_least(f"admitted: {name}", value, 0)
-        self._longest_prompt = max(self._longest_prompt, extend)
-        self._largest_hold = max(self._largest_hold, at_least("admitted: hold", hold, 0))
-        units = {
-            View.ACTUAL: self.cost.service(extend, 0),
-            View.CHARGED: charged,
-            View.CLIENT: self.cost.service(input_tokens, 0),
-        }[self._view]
+        units = self.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
         self._charge(client, at, units)
+
+    def sized(self, *, input_tokens: int, extend: int, charged: int, hold: int = 0) -> int:
+        """Note the sizes of an admission, for the a-posteriori bound, and return its service units in this view.
+
+        For hosts that hand in the units of several admissions with `charged_together`; see `admitted`.
+
+        Raises:
+            ConfigError: a negative figure.
+        """
+        for name, value in (
+            ("input_tokens", input_tokens),
+            ("extend", extend),
+            ("charged", charged),
+            ("hold", hold),
+        ):
+            if value < 0:
+                raise reject(f"admitted: {name}", value, "an integer >= 0")
+        self._longest_prompt = max(self._longest_prompt, extend)
+        self._largest_hold = max(self._largest_hold, hold)
+        if self._view is View.CHARGED:
+            return charged
+        return self.cost.service(extend if self._view is View.ACTUAL else input_tokens, 0)
 
     def produced(self, client: Client, at: int, tokens: int) -> None:
         """Note output tokens, also of a client that has nothing queued any more.
@@ -189,10 +203,7 @@ class BoundMonitor:
         self._charge(client, at, self.cost.service(0, at_least("produced: tokens", tokens, 0)))
 
     def produced_together(self, tokens: Mapping[Client, int], at: int) -> None:
-        """Note output tokens of several clients that count as one event: the gaps are looked at once, afterwards.
-
-        For a step in which many clients produce, or for a few steps at a time: between two looks a gap can exceed
-        what is seen by what was produced in between, never fall short of it. O(clients + top^2).
+        """Note output tokens of several clients that count as one event; see `charged_together`.
 
         Raises:
             ConfigError: a negative number of tokens; nothing changes then.
@@ -200,16 +211,26 @@ class BoundMonitor:
         """
         for client, count in tokens.items():
             at_least(f"produced_together[{client!r}]", count, 0)
+        self.charged_together({client: self.cost.service(0, count) for client, count in tokens.items()}, at)
+
+    def charged_together(self, units: Mapping[Client, int], at: int) -> None:
+        """Note service units of several clients that count as one event: the gaps are looked at once, afterwards.
+
+        For a step in which many clients are served, or for a few steps at a time: between two looks a gap can
+        exceed what is seen by what was charged in between, never fall short of it. O(clients + top^2).
+
+        Raises:
+            HostError: time went backwards.
+        """
         self._move_on(at)
-        for client, count in tokens.items():
+        for client, amount in units.items():
             self._meet(client)
-            units = self.cost.service(0, count)
             if client in self._served:
-                self._served[client] += units
+                self._served[client] += amount
             if client in self._stays:
-                self._advance(self._stays[client], units)
+                self._advance(self._stays[client], amount)
         for pair in self._pairs:
-            if pair[0] in tokens or pair[1] in tokens:
+            if pair[0] in units or pair[1] in units:
                 self._widen(pair, at)
 
     # Queries.

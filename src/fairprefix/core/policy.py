@@ -58,8 +58,13 @@ class Policy(Protocol):
         """Return the request to admit next, or None when the policy offers nobody in this pass."""
         ...
 
-    def plan(self, limit: int) -> Sequence[Request]:
-        """Return the next `limit` requests in order, as if each were taken when its turn came."""
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
+        """Return the next `limit` requests in order, as if each were taken when its turn came.
+
+        Args:
+            limit: the most requests.
+            budget: extend tokens; the request that uses them up is the last one. None: no such limit.
+        """
         ...
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:

@@ -1,10 +1,10 @@
 """Live figures of a host: what each client got, what waits, and how the largest gap compares with its bound.
 
-Bounded: so many clients are told apart, further ones are counted together as "other". Between admissions output
-tokens reach the monitor in batches of steps, since a gap is a matter of thousands of tokens: the largest gap may
-exceed what is seen by what was produced in one batch, and never falls short of it.
+Bounded: so many clients are told apart, further ones are counted together as "other". The monitor is told of a
+step together, and of output in batches of steps, since a gap is a matter of thousands of tokens:
+the largest gap may exceed what is seen by what was charged in one batch, and never falls short of it.
 
-Cost: O(clients that produced) a step, and that and O(`top`^2) for an admission, or a client that comes or goes.
+Cost: O(clients that produced) a step; O(clients + `top`^2) for one that admits, or when a client comes or goes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Figures:
         self._clients: dict[Client, _Client] = {}
         self._waiting: dict[Client, int] = {}
         self._pending: dict[Client, int] = {}
+        """Service units that the monitor has not been told of."""
         self._batched = 0
+        self._admitted = False
         self._events = 0
         self._pick_ns = self._picks = self._wait_ns = self._first_admissions = 0
         # Whoever will come, at least two have the default weight, or a lighter one that is configured.
@@ -117,10 +119,9 @@ class Figures:
         figures.cached_tokens += max(input_tokens - extend, 0)
         self._wait_ns += waited_ns
         self._first_admissions += 1
-        self._flush()
-        self.monitor.admitted(
-            client, self._tick(), input_tokens=input_tokens, extend=extend, charged=charged, hold=hold
-        )
+        units = self.monitor.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
+        self._pending[client] = self._pending.get(client, 0) + units
+        self._admitted = True
 
     def recomputed(self, client: Client, tokens: int) -> None:
         """Count tokens that are computed again after a preemption."""
@@ -128,9 +129,12 @@ class Figures:
 
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Count output tokens of one step."""
-        pending = self._pending
+        if self._admitted:
+            self._flush()
+        pending, output_cost = self._pending, self._config.cost_output
         for client, count in tokens.items():
-            pending[client] = pending.get(client, 0) + count
+            pending[client] = pending.get(client, 0) + output_cost * count
+            self._of(client).output_tokens += count
         self._batched += 1
         if self._batched >= _STEPS_IN_A_BATCH:
             self._flush()
@@ -231,11 +235,9 @@ class Figures:
         return self._events
 
     def _flush(self) -> None:
-        """Hand the output tokens of the batch to the monitor."""
-        self._batched = 0
+        """Hand the charges of the batch to the monitor."""
+        self._batched, self._admitted = 0, False
         if not self._pending:
             return
         pending, self._pending = self._pending, {}
-        for client, count in pending.items():
-            self._of(client).output_tokens += count
-        self.monitor.produced_together(pending, self._tick())
+        self.monitor.charged_together(pending, self._tick())

@@ -111,13 +111,13 @@ class HostedPolicy:
         self.figures.picked(self._clock_ns() - began)
         return found
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Return the next `limit` requests in order."""
         began = self._clock_ns()
         found: Sequence[Request] = ()
         if self._order is None:
             try:
-                found = self._policy.plan(limit)
+                found = self._policy.plan(limit, budget=budget)
             except Exception as problem:  # noqa: BLE001 (whatever it is, the host must go on)
                 self._give_up(problem)
         if self._order is not None:

@@ -11,104 +11,21 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from fairprefix.core.config import RESERVATIONS
-from fairprefix.core.errors import FairprefixError, at_least, one_of
 from fairprefix.core.policy import Policy, Refusal
-from fairprefix.core.request import Client, Request
+from fairprefix.core.request import Client
+from fairprefix.sim.decoderun import DecodeRun
+from fairprefix.sim.job import Arrivals, EngineConfig, Job, Observer, OversizeError, StalledError, admissible
 from fairprefix.sim.kvcache import Holding, KVCache
 from fairprefix.sim.steptime import StepTimeModel
 from fairprefix.sim.trace import TraceRequest
 
+__all__ = ["EngineConfig", "Job", "Observer", "OversizeError", "StalledError", "VirtualEngine"]
+
 PS_PER_NS = 1000
-
-
-class OversizeError(FairprefixError, ValueError):
-    """A request can never fit into the KV memory."""
-
-
-class StalledError(FairprefixError):
-    """Requests wait, nothing runs, and the policy offers nobody that fits."""
-
-
-@frozen(kw_only=True)
-class EngineConfig:
-    """The engine's own parameters.
-
-    Raises:
-        ConfigError: a value is outside its range.
-    """
-
-    kv_tokens: int
-    """M: size of the KV memory."""
-    max_batch: int = 256
-    """N: the most requests that run at once."""
-    chunk: int = 2048
-    """The most tokens (prefill and decode) that one step computes."""
-    reservation: str = "full"
-    """`full`: a request is admitted when its prompt and its longest output fit. `none`: when its prompt and one
-    token fit; the youngest request is preempted when memory runs out, and computed again later."""
-    pass_interval: int = 10
-    """Steps after which a scheduling pass is made although nothing has happened."""
-    lookahead: int = 16
-    """Refusals for lack of room after which a pass ends."""
-    oversize: str = "error"
-    """What to do with a request that can never fit: `error`, or `reject` and count it."""
-
-    def __attrs_post_init__(self) -> None:
-        """Check every field."""
-        for name in ("kv_tokens", "max_batch", "chunk", "pass_interval", "lookahead"):
-            at_least(name, getattr(self, name), 1)
-        one_of("reservation", self.reservation, RESERVATIONS)
-        one_of("oversize", self.oversize, ("error", "reject"))
-
-
-class Observer(Protocol):
-    """Who wants to know what happens; times are nanoseconds of virtual time."""
-
-    def queued(self, client: Client, at: int, change: int) -> None:
-        """`change` (+1 or -1) requests of a client wait more than before."""
-        ...
-
-    def admitted(self, job: Job, at: int, *, extend: int, charged: int, again: bool) -> None:
-        """A request starts (`again`: after a preemption) with `extend` tokens to compute."""
-        ...
-
-    def produced(self, tokens: dict[Client, int], at: int) -> None:
-        """Output tokens were produced."""
-        ...
-
-    def finished(self, job: Job) -> None:
-        """A request has produced its last token."""
-        ...
-
-    def rejected(self, request: TraceRequest) -> None:
-        """A request can never fit."""
-        ...
-
-
-@define(eq=False)
-class Job:
-    """One request on its way through the engine."""
-
-    trace: TraceRequest
-    request: Request
-    holding: Holding | None = None
-    admissions: int = 0
-    context: int = 0
-    """Its tokens in KV memory."""
-    to_prefill: int = 0
-    """Tokens that have to be computed before it produces its next token."""
-    produced: int = 0
-    admitted_ns: int = -1
-    first_token_ns: int = -1
-    finished_ns: int = -1
-    cached_tokens: int = 0
-    """Cached prefix at its first admission."""
 
 
 @define(eq=False)
@@ -132,6 +49,20 @@ class _Batch:
             self.prefilling.remove(job)
 
 
+@frozen
+class _Step:
+    """A step, or a run of pure decode steps, that has begun."""
+
+    begun_ps: int
+    ended_ps: int
+    steps: int
+    produces: list[Job]
+    """Who produces a token in each of the steps."""
+    through: list[Job]
+    """Those of them whose prompts are through with this step."""
+    run: DecodeRun | None = None
+
+
 class VirtualEngine:
     """Runs the requests of a trace under one policy.
 
@@ -143,6 +74,7 @@ class VirtualEngine:
         observer: who is told about everything.
         ready_ns: when a request stops being blocked for reasons other than room (its grammar is compiled, its
             adapter loaded...), by the request; the default is never blocked.
+        shared_queue: the queue of several engines whose policies offer requests from it (late binding).
     """
 
     def __init__(
@@ -153,6 +85,7 @@ class VirtualEngine:
         policy: Policy,
         observer: Observer,
         ready_ns: Callable[[TraceRequest], int] = lambda _request: 0,
+        shared_queue: dict[str, Job] | None = None,
     ) -> None:
         self.clock_ps = 0
         self.steps = 0
@@ -165,10 +98,12 @@ class VirtualEngine:
         self._observer = observer
         self._ready_ns = ready_ns
         self._batch = _Batch()
-        self._waiting: dict[str, Job] = {}
+        self._waiting: dict[str, Job] = {} if shared_queue is None else shared_queue
+        self._shares = shared_queue is not None
         self._blocked: list[tuple[int, str]] = []
         self._pass_due = 0
         """Number of the step before which the next pass is made."""
+        self._running: _Step | None = None
 
     @property
     def clock_ns(self) -> int:
@@ -183,65 +118,133 @@ class VirtualEngine:
         Raises:
             OversizeError: a request can never fit and oversized ones are not rejected.
         """
-        arrivals = deque(self._admissible(requests))
+        arrivals = deque(admissible(requests, self._config, self._observer))
         rejected = len(requests) - len(arrivals)
-        while arrivals or self._waiting or self._blocked or self._batch.jobs:
-            self._deliver(arrivals)
-            if self._waiting and (self.steps >= self._pass_due or not self._batch.jobs):
-                self._make_pass()
-            if not self._batch.jobs:
-                self._skip_to_next_event(arrivals)
-                continue
-            self._step(self._next_event_ns(arrivals))
-            on_finish(rejected + self.finished)
+        while arrivals or self.has_work():
+            self.deliver(arrivals)
+            event_ns = self._next_event_ns(arrivals)
+            if self.begin(event_ns):
+                self.complete()
+                on_finish(rejected + self.finished)
+            elif event_ns is None:
+                raise self.stalled()
+            else:
+                self.wait_until(event_ns * PS_PER_NS)
+
+    # What a cluster of engines is driven by (`fairprefix.sim.cluster`).
+
+    @property
+    def ends_ps(self) -> int | None:
+        """When the step ends that has begun; None between steps."""
+        return self._running.ended_ps if self._running else None
+
+    def has_work(self) -> bool:
+        """Return whether anything waits, is blocked or runs."""
+        return bool(self._waiting or self._blocked or self._batch.jobs)
+
+    def stalled(self) -> StalledError:
+        """Return the error for requests that wait although nothing runs and nothing will happen."""
+        return StalledError(
+            f"{len(self._waiting)} requests wait in an empty engine, and policy "
+            f"{type(self._policy).__name__} offers none of them"
+        )
+
+    def wait_until(self, at_ps: int) -> None:
+        """Let an engine that does nothing wait."""
+        self.clock_ps = max(self.clock_ps, at_ps)
+
+    def begin(self, event_ns: int | None = None) -> bool:
+        """Make a scheduling pass if one is due and begin the next step; return whether anything runs.
+
+        Args:
+            event_ns: when something is going to happen that the engine has to look up for, if that is known.
+        """
+        if self._waiting and (self.steps >= self._pass_due or not self._batch.jobs):
+            self._make_pass()
+        if not self._batch.jobs:
+            return False
+        if self._config.reservation == "none":
+            self._make_room()
+        self._running = self._mixed_step() if self._batch.prefilling else self._decode_steps(event_ns)
+        return True
+
+    def interrupt(self, at_ns: int) -> None:
+        """Look up after the step during which something happens that was not known before."""
+        self._pass_due = self.steps
+        step = self._running
+        if step is None or step.run is None:
+            return
+        steps = min(step.steps, step.run.steps_within(at_ns * PS_PER_NS - step.begun_ps) + 1)
+        if steps < step.steps:
+            self._running = evolve(step, steps=steps, ended_ps=step.begun_ps + step.run.total_ps(steps))
+
+    def complete(self) -> None:
+        """End the step that has begun, and report what it produced."""
+        step = self._running
+        assert step is not None
+        self._running = None
+        self.clock_ps = step.ended_ps
+        self.steps += step.steps
+        for job in step.through:
+            self._batch.decoding[job.request.id] = job
+        self._produce(step.produces, step.steps)
+
+    def crash(self, at_ns: int) -> list[Job]:
+        """Lose all requests and the cache; return the requests. What was produced by then stays produced.
+
+        The policy outlives the engine, as that of a gateway does; all requests are finished for it.
+        """
+        step = self._running
+        self._running = None
+        if step is not None and step.run is not None:
+            whole = step.run.steps_within(at_ns * PS_PER_NS - step.begun_ps)
+            if whole:
+                self._running = evolve(step, steps=whole, ended_ps=at_ns * PS_PER_NS)
+                self.complete()
+        self.wait_until(at_ns * PS_PER_NS)
+        queued = [] if self._shares else list(self._waiting.values())
+        for job in queued:
+            self._observer.queued(job.request.client, self.clock_ns, -1)
+        lost = [*self._batch.jobs.values(), *queued]
+        for job in lost:
+            self._policy.finish(job.request.id, output=job.produced)
+            if job.holding is not None:
+                self._cache.release(job.holding)
+                job.holding = None
+        for job in queued:
+            del self._waiting[job.request.id]
+        self._cache.clear()
+        self._batch = _Batch()
+        return lost
 
     # Arrivals.
 
-    def _admissible(self, requests: Sequence[TraceRequest]) -> Iterable[tuple[int, TraceRequest]]:
-        for number, request in enumerate(requests):
-            # One more: the last token of a prompt that is cached as a whole is computed again.
-            needed = request.input_tokens + request.max_output_tokens + 1
-            if needed <= self._config.kv_tokens:
-                yield number, request
-            elif self._config.oversize == "reject":
-                self._observer.rejected(request)
-            else:
-                raise OversizeError(
-                    f"request {number} needs {needed} tokens ({request.input_tokens} in, at most "
-                    f"{request.max_output_tokens} out, and one), the KV pool holds {self._config.kv_tokens}: "
-                    "give a larger pool (--kv-tokens), or leave such requests out (--oversize reject)"
-                )
-
-    def _next_event_ns(self, arrivals: deque[tuple[int, TraceRequest]]) -> int | None:
+    def _next_event_ns(self, arrivals: Arrivals) -> int | None:
         times = [arrivals[0][1].arrival_ns] if arrivals else []
         times += [self._blocked[0][0]] if self._blocked else []
         return min(times, default=None)
 
-    def _deliver(self, arrivals: deque[tuple[int, TraceRequest]]) -> None:
+    def deliver(self, arrivals: Arrivals) -> None:
+        """Let everything arrive, and become ready, that is due."""
         now = self.clock_ns
         while arrivals and arrivals[0][1].arrival_ns <= now:
-            self._arrive(*arrivals.popleft())
+            self.add(Job.of(*arrivals.popleft()))
         while self._blocked and self._blocked[0][0] <= now:
             id = heapq.heappop(self._blocked)[1]
             self._policy.unblock(id)
             self._observer.queued(self._waiting[id].request.client, now, +1)
             self._pass_due = self.steps
 
-    def _arrive(self, number: int, trace: TraceRequest) -> None:
-        request = Request(str(number), trace.client, trace.input_tokens, trace.max_output_tokens, trace.blocks)
-        self._waiting[request.id] = Job(trace, request)
-        self._policy.arrive(request)
-        self._observer.queued(request.client, self.clock_ns, +1)
-        self._pass_due = self.steps
+    def share(self, job: Job) -> None:
+        """Let a request arrive, whatever the engine is doing and without a word to its observer."""
+        self._waiting[job.request.id] = job
+        self._policy.arrive(job.request)
 
-    def _skip_to_next_event(self, arrivals: deque[tuple[int, TraceRequest]]) -> None:
-        event = self._next_event_ns(arrivals)
-        if event is None:
-            raise StalledError(
-                f"{len(self._waiting)} requests wait in an empty engine, and policy "
-                f"{type(self._policy).__name__} offers none of them"
-            )
-        self.clock_ps = max(self.clock_ps, event * PS_PER_NS)
+    def add(self, job: Job) -> None:
+        """Let a request arrive now."""
+        self.share(job)
+        self._observer.queued(job.request.client, self.clock_ns, +1)
+        self._pass_due = self.steps
 
     # Scheduling.
 
@@ -288,15 +291,6 @@ class VirtualEngine:
 
     # Steps.
 
-    def _step(self, next_event_ns: int | None) -> None:
-        """Compute one step, or a run of pure decode steps up to the next event."""
-        if self._config.reservation == "none":
-            self._make_room()
-        if self._batch.prefilling:
-            self._mixed_step()
-        elif self._batch.decoding:
-            self._decode_steps(next_event_ns)
-
     def _make_room(self) -> None:
         """Preempt the youngest requests until every other one can store a token."""
         while len(self._batch.jobs) > self._cache.room:
@@ -310,18 +304,15 @@ class VirtualEngine:
         self._waiting[job.request.id] = job
         self._policy.preempt(job.request.id, output=job.produced, keep_hold=False)
         self._observer.queued(job.request.client, self.clock_ns, +1)
+        self._observer.preempted(job)
         self._pass_due = self.steps
 
-    def _mixed_step(self) -> None:
-        batch = self._batch
-        decoding = list(batch.decoding.values())
+    def _mixed_step(self) -> _Step:
+        decoding = list(self._batch.decoding.values())
         context = sum(job.context for job in decoding)
         chunks, prefilled = self._prefill(max(self._config.chunk - len(decoding), 1))
-        self.clock_ps += self._step_time.step_ps(prefills=chunks, decodes=len(decoding), context=context)
-        self.steps += 1
-        for job in prefilled:
-            batch.decoding[job.request.id] = job
-        self._produce(decoding + prefilled, 1)
+        time_ps = self._step_time.step_ps(prefills=chunks, decodes=len(decoding), context=context)
+        return _Step(self.clock_ps, self.clock_ps + time_ps, 1, decoding + prefilled, prefilled)
 
     def _prefill(self, budget: int) -> tuple[list[tuple[int, int]], list[Job]]:
         """Compute up to `budget` prompt tokens; return the chunks, and the requests that are through."""
@@ -340,20 +331,19 @@ class VirtualEngine:
                 through.append(prefilling.popleft())
         return chunks, through
 
-    def _decode_steps(self, next_event_ns: int | None) -> None:
+    def _decode_steps(self, event_ns: int | None) -> _Step:
+        """Begin a run of pure decode steps, up to the next event."""
         jobs = list(self._batch.decoding.values())
         run = self._step_time.decode_run(len(jobs), sum(job.context for job in jobs))
         steps = min(job.trace.output_tokens - job.produced for job in jobs)
-        if next_event_ns is not None:
+        if event_ns is not None:
             # The step during which something arrives is the last one before the engine looks up.
-            steps = min(steps, run.steps_within(next_event_ns * PS_PER_NS - self.clock_ps) + 1)
+            steps = min(steps, run.steps_within(event_ns * PS_PER_NS - self.clock_ps) + 1)
         if self._waiting:
             steps = min(steps, max(self._pass_due - self.steps, 1))
         if self._config.reservation == "none":
             steps = min(steps, self._cache.room // len(jobs))
-        self.clock_ps += run.total_ps(steps)
-        self.steps += steps
-        self._produce(jobs, steps)
+        return _Step(self.clock_ps, self.clock_ps + run.total_ps(steps), steps, jobs, [], run)
 
     def _produce(self, jobs: list[Job], steps: int) -> None:
         """Let every one of `jobs` produce a token in each of `steps` steps."""

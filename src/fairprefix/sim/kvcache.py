@@ -100,6 +100,14 @@ class KVCache:
                 self._unreferenced[block] = (holding.blocks, place)
         holding.private = holding.shared = 0
 
+    def clear(self) -> None:
+        """Lose everything that is cached; nothing may be held."""
+        assert not self._references, "something still runs"
+        while self._unreferenced:
+            _, (blocks, place) = self._unreferenced.popitem()
+            self.index.evicted(blocks, start=place, end=place + 1)
+            self.evicted_blocks += 1
+
     def check_integrity(self, holdings: Sequence[Holding]) -> None:
         """Check the counts against what the running requests hold."""
         assert self._private == sum(holding.private for holding in holdings)

@@ -182,7 +182,12 @@ def _headline(result: RunResult) -> str:
     ratio = figures["bound_ratio"]
     mark = "" if ratio is None or figures["bound_is_claimed"] else "*"
     gap = "" if ratio is None else f"   gap/bound {ratio:.{2 if ratio < TEN else 0}f}{mark}"
-    return f"$\\bf{{{result.policy}}}$\ncache hits {figures['prefix_hit_rate']:.0%}   Jain {jain}{gap}"
+    return f"$\\bf{{{_bold(result.label)}}}$\ncache hits {figures['prefix_hit_rate']:.0%}   Jain {jain}{gap}"
+
+
+def _bold(label: str) -> str:
+    """Return a label as it stands in a formula, where an underscore is none."""
+    return label.replace("_", r"\_").replace("+", r"{+}")
 
 
 def _draw_latency(axes: Axes, result: RunResult, colour: dict[Client, str]) -> None:

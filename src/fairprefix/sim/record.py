@@ -14,6 +14,7 @@ class RunRecord:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.finished_jobs: list[Job] = []
+        self.lost_jobs: list[Job] = []
         self.rejected_requests: list[TraceRequest] = []
         self.recomputed_tokens = 0
         self.timeline: dict[Client, list[tuple[int, int]]] = {}
@@ -44,6 +45,13 @@ class RunRecord:
         for client, count in tokens.items():
             self.ledger.produced(client, at, count)
             self._add(client, at, self.ledger.cost.service(0, count))
+
+    def preempted(self, job: Job) -> None:
+        """Nothing more than `queued` says."""
+
+    def lost(self, job: Job) -> None:
+        """Keep a request that failed with its worker after it had produced something."""
+        self.lost_jobs.append(job)
 
     def finished(self, job: Job) -> None:
         """Keep the request with its time stamps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -37,10 +37,18 @@ class RunResult:
     """Everything that the JSON output holds, but the policy's name."""
     timeline: Timeline
     """Per client: (ns, cumulative service units) after each charge."""
+    router: str | None = None
+    """How requests came to several workers; None where there is one."""
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call the run."""
+        return self.policy if self.router is None else f"{self.policy}+{self.router}"
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the result as JSON-serialisable data."""
-        return {"policy": self.policy, **self.figures}
+        names = {"policy": self.policy} | ({} if self.router is None else {"router": self.router})
+        return names | self.figures
 
 
 def simulate(
@@ -69,19 +77,35 @@ def simulate(
     seen = RunRecord(Ledger(config.cost, config.weights, config.default_weight))
     engine = VirtualEngine(engine_config, step_time, cache, host_policy, seen)
     engine.run(trace.requests, on_finish)
-    start = trace.requests[0].arrival_ns
-    promised = guarantee(config, describe_engine(trace, engine_config), seen.ledger.clients())
+    counts = {
+        "preemptions": engine.preemptions,
+        "evicted_blocks": cache.evicted_blocks,
+        "steps": engine.steps,
+        "refill_rounds": getattr(policy, "rounds", None),
+    }
+    duration_ns = engine.clock_ns - trace.requests[0].arrival_ns
+    return summarise(seen, config, describe_engine(trace, engine_config), duration_ns, counts)
+
+
+def summarise(
+    seen: RunRecord, config: PolicyConfig, engine: Engine, duration_ns: int, counts: Mapping[str, Any]
+) -> RunResult:
+    """Return the figures of a run, of this engine or of any other one that kept such a record.
+
+    Args:
+        seen: the record.
+        config: the policy and its parameters.
+        engine: what a bound needs to know of the engine.
+        duration_ns: from the first arrival to the end.
+        counts: figures that the engine has counted itself.
+    """
+    promised = guarantee(config, engine, seen.ledger.clients())
     figures = (
-        totals(seen, engine.clock_ns - start)
+        totals(seen, duration_ns)
         | fairness(seen)
-        | _held_against(seen, promised)
-        | {
-            "preemptions": engine.preemptions,
-            "evicted_blocks": cache.evicted_blocks,
-            "steps": engine.steps,
-            "refill_rounds": getattr(policy, "rounds", None),
-            "clients": per_client(seen),
-        }
+        | held_against(seen, promised)
+        | dict(counts)
+        | {"clients": per_client(seen)}
     )
     return RunResult(config.policy, figures, seen.timeline)
 
@@ -118,7 +142,8 @@ def describe_engine(trace: Trace, config: EngineConfig) -> Engine:
     )
 
 
-def _held_against(record: RunRecord, promised: Guarantee | None) -> dict[str, Any]:
+def held_against(record: RunRecord, promised: Guarantee | None) -> dict[str, Any]:
+    """Return the largest gap, the bound, and their ratio."""
     if promised is None:
         return {"charged_gap": None, "bound": None, "bound_ratio": None, "bound_is_claimed": False}
     gap = record.ledger.largest_gap(promised.view)

@@ -23,9 +23,9 @@ class OffersTheRefused(DLPM):
 class PlansTooMuch(DLPM):
     """Plans one request more than it was asked for."""
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Plan."""
-        return super().plan(limit + 1)
+        return super().plan(limit + 1, budget=budget)
 
 
 class SettlesTwice(DLPM):

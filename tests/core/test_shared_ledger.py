@@ -1,0 +1,258 @@
+"""One ledger for several workers: late binding, refills on settled values, and what workers do not know."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fairprefix.core.config import PolicyConfig
+from fairprefix.core.errors import ConfigError, HostError, SnapshotError
+from fairprefix.core.ledger_view import LedgerView
+from fairprefix.core.policy import Refusal
+from fairprefix.core.request import Request
+from fairprefix.core.shared_ledger import SharedLedger
+
+
+def shared(**settings: Any) -> tuple[SharedLedger, LedgerView, LedgerView]:  # noqa: ANN401 (any field)
+    """Return a ledger and two workers' views; the first block of a path is cached at "u", nothing at "v"."""
+    look = settings.pop("look", 8)
+    ledger = SharedLedger(PolicyConfig(**{"quantum": 10, **settings}), look=look)
+    return ledger, LedgerView(ledger, "u", lambda request: len(request.blocks[:1])), LedgerView(ledger, "v")
+
+
+def arrive(view: LedgerView, *ids: str, path: tuple[int, ...] = (), prompt: int = 4) -> None:
+    """Let requests arrive of the clients that their ids begin with."""
+    for id in ids:
+        view.arrive(Request(id, id[0], prompt, 5, path))
+
+
+def offered(view: LedgerView) -> str | None:
+    """Return the id of the request that is offered."""
+    found = view.peek()
+    return found.id if found else None
+
+
+def test_every_worker_offers_from_the_same_queue() -> None:
+    """What one has taken the others do not offer any more."""
+    _, u, v = shared()
+    arrive(u, "a1", "a2")
+    assert (offered(u), offered(v)) == ("a1", "a1")
+    u.take("a1", extend=4, reserve=5)
+    assert (offered(u), offered(v)) == ("a2", "a2")
+
+
+def test_each_worker_prefers_what_it_has_cached() -> None:
+    """Longest prefix first, by what that worker has, then the oldest."""
+    _, u, v = shared()
+    arrive(u, "a1")
+    arrive(u, "a2", path=(1,))
+    assert (offered(u), offered(v)) == ("a2", "a1")
+
+
+def test_only_the_oldest_requests_of_a_client_are_considered() -> None:
+    """What looking costs is bounded."""
+    _, u, _v = shared(look=1)
+    arrive(u, "a1")
+    arrive(u, "a2", path=(1,))
+    assert offered(u) == "a1"
+
+
+def test_a_worker_does_not_know_what_others_have_not_reported() -> None:
+    """Credit that was spent elsewhere is still seen, until it is reported; how much that was is kept."""
+    ledger, u, v = shared()
+    arrive(u, "a1", "a2", "a3", "b1", prompt=20)
+    u.take("a1", extend=20, reserve=0)
+    assert (ledger.deficit("a"), ledger.unreported("a"), ledger.rounds) == (10, 20, 1)
+    assert offered(u) == "b1"
+    assert offered(v) == "a2", "v has not heard of a1"
+    ledger.report("u")
+    assert (ledger.deficit("a"), ledger.unreported("a"), ledger.unsettled) == (-10, 0, 20)
+    assert offered(v) == "b1"
+
+
+def test_refills_are_decided_on_settled_values() -> None:
+    """A worker settles its own charges first, credit is not topped up, and looking commits nothing."""
+    ledger, u, _v = shared()
+    arrive(u, "a1", "a2", prompt=35)
+    u.take("a1", extend=35, reserve=0)
+    arrive(u, "b1", prompt=35)
+    assert offered(u) == "b1"
+    assert (ledger.rounds, ledger.deficit("a")) == (1, 10)
+    u.take("b1", extend=1, reserve=0)
+    u.finish("b1", output=0)
+    assert (ledger.rounds, ledger.deficit("a"), ledger.deficit("b")) == (2, -15, 10)
+    assert offered(u) == "a2"
+    u.take("a2", extend=3, reserve=0)
+    assert (ledger.rounds, ledger.deficit("a"), ledger.deficit("b")) == (4, 5, 9)
+
+
+def test_nobody_is_refilled_while_somebody_has_credit_and_no_room() -> None:
+    """A large request is not starved: its place is kept, at this worker and in this pass."""
+    ledger, u, v = shared()
+    arrive(u, "a1", "b1")
+    u.take("a1", extend=30, reserve=0)
+    arrive(u, "a2")
+    u.defer("b1", Refusal.NO_ROOM)
+    assert offered(u) is None
+    assert offered(v) == "b1", "the other worker may have room"
+    u.begin_pass()
+    assert offered(u) == "b1"
+    assert ledger.rounds == 1
+
+
+def test_a_blocked_request_holds_nobody_back() -> None:
+    """It leaves the queue of all workers until it is ready."""
+    _, u, v = shared()
+    arrive(u, "a1", "b1")
+    u.take("a1", extend=30, reserve=0)
+    arrive(u, "a2")
+    u.defer("b1", Refusal.BLOCKED)
+    assert offered(u) == "a2"
+    v.unblock("b1")
+    assert offered(u) == "b1"
+    u.defer("b1", Refusal.BLOCKED)
+    u.finish("b1", output=0)
+    with pytest.raises(HostError, match="'b1' is unknown"):
+        u.unblock("b1")
+
+
+def test_output_is_charged_where_it_is_produced() -> None:
+    """And only to clients that have something running there."""
+    ledger, u, v = shared()
+    arrive(u, "a1")
+    u.take("a1", extend=4, reserve=5)
+    u.produced({"a": 3})
+    assert ledger.unreported("a") == 10
+    with pytest.raises(HostError, match="'a' has no request here"):
+        v.produced({"a": 1})
+
+
+def test_an_amended_admission_costs_its_true_size() -> None:
+    """The old receipt is void; None leaves a figure as it is."""
+    ledger, u, _v = shared()
+    arrive(u, "a1")
+    first = u.take("a1", extend=4, reserve=5)
+    second = u.amend(first, extend=1)
+    assert (ledger.unreported("a"), second.extend, second.reserve, second.charged) == (1, 1, 5, 1)
+    third = u.amend(second, reserve=2)
+    assert (third.extend, third.reserve) == (1, 2)
+    with pytest.raises(HostError, match="is void"):
+        u.amend(second)
+
+
+def test_a_refunded_request_is_back_in_its_old_place() -> None:
+    """Its charge is given back, before and after the report."""
+    ledger, u, v = shared()
+    arrive(u, "a1", "a2")
+    receipt = u.take("a1", extend=4, reserve=5)
+    v.take("a2", extend=4, reserve=5)
+    ledger.report("u")
+    u.refund(receipt)
+    assert (ledger.deficit("a"), ledger.unreported("a")) == (6, 0)
+    ledger.report("u")
+    assert ledger.deficit("a") == 10
+    arrive(u, "a3")
+    assert offered(v) == "a1"
+    ledger.validate()
+
+
+def test_a_preempted_request_may_resume_anywhere_for_free() -> None:
+    """Unless recomputation is charged; where the host resumes it by itself, it is not offered."""
+    for recompute, cost in (("free", 0), ("charged", 6)):
+        ledger, u, v = shared(recompute=recompute, quantum=100)
+        arrive(u, "a1")
+        arrive(u, "a2")
+        u.take("a1", extend=4, reserve=5)
+        u.produced({"a": 2})
+        u.preempt("a1", output=2, keep_hold=False)
+        assert offered(v) == "a1", "it has kept its place"
+        ledger.report("u")
+        again = v.take("a1", extend=6, reserve=3)
+        assert ledger.unreported("a") == cost
+        v.amend(again, extend=6)
+        assert ledger.unreported("a") == cost
+        v.preempt("a1", output=2, keep_hold=True)
+        assert offered(v) == "a2"
+        v.take("a1", extend=6, reserve=3)
+        v.finish("a1", output=5)
+        with pytest.raises(HostError, match="'a2' is queued; this call needs: running"):
+            v.preempt("a2", output=0, keep_hold=False)
+        ledger.validate()
+
+
+def test_output_does_not_shrink() -> None:
+    """A request that has produced two tokens has not produced one."""
+    _, u, _v = shared()
+    arrive(u, "a1")
+    u.take("a1", extend=4, reserve=5)
+    u.preempt("a1", output=2, keep_hold=False)
+    with pytest.raises(HostError, match="has produced 2 tokens already, not 1"):
+        u.finish("a1", output=1)
+
+
+def test_a_plan_is_what_taking_one_after_the_other_would_give() -> None:
+    """Refills between them are assumed, and nothing is changed by looking."""
+    ledger, u, _v = shared()
+    arrive(u, "a1", "a2", "b1", "b2", prompt=12)
+    before = (u.canonical(), ledger.rounds, ledger.unsettled)
+    planned = [request.id for request in u.plan(10)]
+    assert planned == ["a1", "b1", "a2", "b2"]
+    assert (u.canonical(), ledger.rounds, ledger.unsettled) == before
+    assert [request.id for request in u.plan(2)] == planned[:2]
+    taken = []
+    while id := offered(u):
+        u.take(id, extend=12, reserve=0)
+        taken.append(id)
+    assert taken == planned
+    u.validate()
+
+
+def test_weights_multiply_the_quantum() -> None:
+    """From the next refill on; of known clients and of those to come."""
+    ledger, u, _v = shared(weights={"a": 3})
+    arrive(u, "a1", "b1", prompt=30)
+    assert offered(u) == "a1"
+    u.take("a1", extend=1, reserve=0)
+    assert (ledger.deficit("a"), ledger.deficit("b")) == (30, 10)
+    u.reweigh("b", 2)
+    u.reweigh("c", 5)
+    arrive(u, "c1")
+    u.finish("b1", output=0)
+    u.take("c1", extend=1, reserve=0)
+    assert ledger.deficit("c") == 50
+    with pytest.raises(ConfigError, match="weight = 0"):
+        u.reweigh("a", 0)
+
+
+def test_accounts_survive_a_restart_and_requests_do_not() -> None:
+    """A snapshot counts what was not reported yet; its form is checked."""
+    _, u, _v = shared(weights={"a": 3})
+    arrive(u, "a1", "b1")
+    u.take("a1", extend=25, reserve=0)
+    u.reweigh("b", 2)
+    snapshot = json.loads(json.dumps(u.snapshot()))
+    restored = SharedLedger.restore(snapshot)
+    assert [restored.deficit(client) for client in "abz"] == [5, 10, 0]
+    assert (restored.rounds, restored.unreported("z")) == (1, 0)
+    assert restored.snapshot() == snapshot
+    assert LedgerView(restored, "u").peek() is None
+    for wrong in ({**snapshot, "schema": 99}, {**snapshot, "format": "x"}, None):
+        with pytest.raises(SnapshotError, match="snapshot: "):
+            SharedLedger.restore(wrong)
+
+
+def test_only_the_published_gate_is_shared() -> None:
+    """The credit gate and overdraft are refused with a reason."""
+    for settings in ({"gate": "credit"}, {"overdraft": 1}):
+        with pytest.raises(ConfigError, match="without overdraft, with a shared ledger"):
+            SharedLedger(PolicyConfig(**settings))
+
+
+def test_a_request_arrives_once() -> None:
+    """Whatever worker it arrives through."""
+    _, u, v = shared()
+    arrive(u, "a1")
+    with pytest.raises(HostError, match="'a1' has arrived already"):
+        arrive(v, "a1")
