@@ -211,14 +211,15 @@ def test_a_table_survives_json_as_it_is() -> None:
 
 def test_a_name_that_left_the_shared_account_keeps_its_counter_under_vtc() -> None:
     """A client that was served in the shared account starts its own one from the shared counter."""
-    policy = vtc(max_clients=1)
-    arrive(policy, "a1", "b1")
-    run(policy, "x1", extend=60)
+    policy = vtc(max_clients=2)
+    arrive(policy, "a1", "c1", "x1", prompt=60)
+    policy.finish("c1", output=0)
+    policy.take("x1", extend=60, reserve=0)
     policy.finish("x1", output=0)
     assert policy._table[OVERFLOW].balance == 60
-    policy.finish("a1", output=0)
-    policy.finish("b1", output=0)
     arrive(policy, "x2")
+    assert "x" in policy._table
+    assert policy.counter("a") == 0
     assert policy.counter("x") == 60
 
 

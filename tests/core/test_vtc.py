@@ -203,3 +203,22 @@ def test_equal_service_for_all_leaves_the_canonical_state_as_it_was() -> None:
             policy.finish(id, output=units)
     assert policies[0].counter("a") != policies[1].counter("a")
     assert policies[0].canonical() == policies[1].canonical()
+
+
+def test_a_default_weight_divides_without_a_rest() -> None:
+    """Clients without a weight of their own are charged by the default one, exactly."""
+    policy = vtc(weights={"a": 3}, default_weight=2)
+    run(policy, "b1", extend=5)
+    policy.produced({"b": 1})
+    assert policy._table["b"].balance * 2 == policy._scale * (5 + 2)
+
+
+def test_a_counter_that_falls_brings_its_client_forward() -> None:
+    """An admission that turns out cheaper moves its client ahead of one with a higher counter at once."""
+    policy = vtc(vtc_charge="extend")
+    arrive(policy, "b1", "a1", "b2", "a2", prompt=50)
+    receipt = policy.take("a1", extend=40, reserve=0)
+    policy.take("b1", extend=20, reserve=0)
+    assert offered(policy) == "b2"
+    policy.amend(receipt, extend=10)
+    assert offered(policy) == "a2"

@@ -106,6 +106,37 @@ REASONS: tuple[Reason, ...] = (
         r"_SPARE_ROUNDS",
         "When rounds that are no longer needed are thrown away decides about memory, not about offers.",
     ),
+    Reason(
+        "ledger.Ledger.all_backlogged_services", r"until\(None\)", "As the end of a slice None means the same."
+    ),
+    Reason(
+        "prefixes.AskedPrefixes.*",
+        r"^\+.*_pass (= 1|-= 1|\+= 2)",
+        "Passes are only compared with each other: any step that changes the number will do.",
+    ),
+    Reason(
+        "prefixes.AskedPrefixes.__init__",
+        r"_to_ask = (None|1)",
+        "Before the first refresh everybody has just been asked for, and is not asked for again.",
+    ),
+    Reason(
+        "radix.RunTree._clear_stops",
+        r"^\+.*depth >= above",
+        "Who stands just at the cut is placed again where it stood: it costs time.",
+    ),
+    Reason("refill.Bucket.best", r"^\+.*top <= best", TIES),
+    Reason(
+        "refill.RefillSchedule.overdraft",
+        r"^\+.*due >= view_round",
+        "The bucket of that round is asked before, and has nobody to offer then.",
+    ),
+    Reason(
+        "refill.RefillSchedule.go_back",
+        r"Bucket\(None\)",
+        "The round of the present bucket is set when it is put away, and not read before.",
+    ),
+    Reason("vtc.VTC._offer_account", r"^\+.*offer\[0\] >= account.balance", "The same offer is made again: time."),
+    Reason("vtc.VTC._offer_at", r"stamp (-= 1|\+= 2)", "Stamps are only compared for equality."),
     Reason("vtc._Counter.__init__", r"stamp = 1", "Stamps are only compared with each other."),
     Reason("vtc.VTC.reweigh", r"^\+.*factor >= 1", "Multiplying by 1 changes nothing."),
     Reason(
