@@ -29,6 +29,8 @@ _KEYS = 64
 """Keys per round of a program's loop."""
 _PROGRAMS = 264
 """Programs that fill a large GPU (twice the multiprocessors of an H100)."""
+_INTERPRETED = 8
+"""The same on a CPU, where the interpreter runs one after the other: enough for some splits."""
 _MOST_SPLITS = 16
 
 
@@ -95,6 +97,7 @@ class PagedAttention:
     def __init__(self, memory: KvMemory, rows: int | None = None) -> None:
         self._memory = memory
         self._group = memory.shape.heads // memory.shape.kv_heads
+        self._programs = _PROGRAMS if memory.device.type == "cuda" else _INTERPRETED
         self._fixed: tuple[Tensor, Tensor] | None = None
         """Tiles and page table, where they may not move."""
         if rows is not None:
@@ -138,7 +141,7 @@ class PagedAttention:
         return max(_LEAST_ROWS, int(triton.next_power_of_2(self._group)))
 
     def _splits(self, sequences: int) -> int:
-        wanted = _PROGRAMS // max(sequences * self._memory.shape.kv_heads, 1)
+        wanted = self._programs // max(sequences * self._memory.shape.kv_heads, 1)
         return min(max(int(triton.next_power_of_2(wanted + 1)) // 2, 1), _MOST_SPLITS)
 
     def run(self, layer: int, query: Tensor) -> Tensor:
