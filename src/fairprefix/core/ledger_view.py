@@ -47,14 +47,14 @@ class LedgerView:
     def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Return the next `limit` requests, as if each were taken in its turn. O(clients + requests queued)."""
         at_least("limit", limit, 0)
+        left = at_least("budget", budget, 0) if budget is not None else None
         undo = self.ledger.mark()
         planned: list[Request] = []
-        left = budget
-        while len(planned) < limit and (left is None or left > 0) and (request := self.peek()):
+        while len(planned) < limit and left != 0 and (request := self.peek()):
             planned.append(request)
             extend = request.input_tokens - self._ask(request)
             self.take(request.id, extend=extend, reserve=0)
-            left = None if left is None else left - extend
+            left = left and max(left - extend, 0)
         undo()
         return planned
 

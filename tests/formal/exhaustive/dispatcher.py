@@ -16,7 +16,7 @@ from fairprefix.core.d2lpm import D2LPM
 from fairprefix.core.request import Client, Request
 from fairprefix.core.router_base import Dispatched
 from fairprefix.core.router_config import RouterConfig
-from fairprefix.core.worker_index import ApproximateIndex
+from fairprefix.core.run_index import ApproximateIndex
 
 Action = tuple[str, str, int]
 """What happens, to whom, and a number where there is one."""
@@ -168,10 +168,7 @@ class _Before:
         router = world.router
         self._usable = {worker.name: worker.load for worker in router.workers if not worker.suspended}
         self._turns = {worker.name: worker.turn for worker in router.workers}
-        self._cached = {
-            worker.name: set(next(held for slot, _, held in router.index.dump() if slot == worker.slot))
-            for worker in router.workers
-        }
+        self._cached = {worker.name: set(router.index.next_evicted(worker.slot)) for worker in router.workers}
 
     def check_only(self, dispatched: Dispatched, given_back: int) -> None:
         """Nothing moves but the one counter."""

@@ -35,6 +35,7 @@ TARGETS = {
     f"{SCHEDULER}.get_new_batch_prefill": ("self",),
     f"{SCHEDULER}.process_batch_result": ("self", "batch"),
     f"{SCHEDULER}._add_request_to_queue": ("self", "req", "is_retracted"),
+    f"{SCHEDULER}.on_idle": ("self",),
     "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request": ("self", "obj", "request"),
     "sglang.srt.managers.io_struct.GenerateReqInput.__getitem__": ("self",),
     "sglang.srt.entrypoints.openai.serving_chat.OpenAIServingChat._convert_to_internal_request": (
