@@ -2,11 +2,12 @@
 
 NIGHTLY := .nightly
 CODE = $(shell find src tests -name '*.py')
-PARTS := fcfs lpm vtc dlpm core bounds sim policies mutants kit formal
+PARTS := fcfs lpm vtc dlpm d2lpm core bounds sim policies mutants kit formal
 RUNS_fcfs := tests/property/test_fcfs.py
 RUNS_lpm := tests/property/test_lpm.py
 RUNS_vtc := tests/property/test_vtc.py
 RUNS_dlpm := tests/property/test_dlpm.py
+RUNS_d2lpm := tests/property/test_d2lpm.py
 RUNS_core := tests/core
 RUNS_bounds := tests/bounds
 RUNS_sim := tests/sim
@@ -15,7 +16,7 @@ RUNS_mutants := tests/quality/test_kill_matrix.py -k "not correct"
 RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
 RUNS_formal := tests/formal
 
-.PHONY: nightly mutation
+.PHONY: nightly mutation mutation-note
 
 nightly: $(PARTS:%=$(NIGHTLY)/%) test-compiled test-vllm-matrix test-sglang-matrix mutation  ## 20 000 examples, every version of every engine, mutation testing (hours; resumable)
 
@@ -29,3 +30,6 @@ $(NIGHTLY)/%: $(CODE) | venv
 
 mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
 	nice -n 15 $(BIN)/python -m tests.mutation.measure
+
+mutation-note: venv  ## write down which functions have changed since, and measure nothing
+	$(BIN)/python -m tests.mutation.measure --note

@@ -207,3 +207,27 @@ def test_a_table_survives_json_as_it_is() -> None:
     assert isinstance(copy, DLPM)
     assert copy._table.idle_keys() == policy._table.idle_keys() == ["b", "a", "c"]
     assert [account.key for account in copy._table] == [account.key for account in policy._table]
+
+
+def test_a_name_that_left_the_shared_account_keeps_its_counter_under_vtc() -> None:
+    """A client that was served in the shared account starts its own one from the shared counter."""
+    policy = vtc(max_clients=2)
+    arrive(policy, "a1", "c1", "x1", prompt=60)
+    policy.finish("c1", output=0)
+    policy.take("x1", extend=60, reserve=0)
+    policy.finish("x1", output=0)
+    assert policy._table[OVERFLOW].balance == 60
+    arrive(policy, "x2")
+    assert "x" in policy._table
+    assert policy.counter("a") == 0
+    assert policy.counter("x") == 60
+
+
+def test_an_account_at_the_floor_may_go() -> None:
+    """A client whose counter is just what it would be lifted to makes room for another one."""
+    policy = vtc(max_clients=2)
+    arrive(policy, "a1", "b1")
+    policy.finish("a1", output=0)
+    policy.finish("b1", output=0)
+    arrive(policy, "c1")
+    assert sorted(account.key for account in policy._table) == ["b", "c"]

@@ -6,8 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fairprefix.core.deficit import rounds_until_above
+from fairprefix.core.deficit import DeficitAccount, rounds_until_above
 from fairprefix.core.errors import ConfigError, HostError
+from fairprefix.core.lane import Lane
 from fairprefix.core.policy import Refusal
 from tests.core import rules
 from tests.support import admit, arrive, dlpm, hot, offered, planned, request, run
@@ -409,3 +410,28 @@ def test_predictions_that_fall_short_give_no_credit() -> None:
 def test_the_oldest_waits_its_turn_with_hold() -> None:
     """When it is the oldest request's turn and it has no room, its client admits nothing else."""
     rules.check_bounded_wait_holds(dlpm)
+
+
+def test_more_than_a_quantum_of_credit_is_no_reason_for_refills_to_be_taken_back() -> None:
+    """A counter that a refund has raised above the quantum needs no round, and loses nothing as rounds pass."""
+    account = DeficitAccount("a", 1, Lane(None), 301, quantum=150, settled_at=0)
+    assert account.rounds_due(2, None) == 0
+    account.settle(2, 2, None)
+    assert account.balance == 301
+
+
+@pytest.mark.parametrize(
+    ("quantum", "debts", "taken"), [(10, {"a": 20, "b": 3}, "a2"), (3, {"a": 4, "b": 1}, "a2")]
+)
+def test_an_admission_that_no_refill_was_assumed_for_commits_none(
+    quantum: int, debts: dict[str, int], taken: str
+) -> None:
+    """With overdraft, a request taken unasked leaves the refill uncommitted that somebody else is waiting for."""
+    policy = dlpm(quantum=quantum, overdraft=5)
+    for client, debt in debts.items():
+        arrive(policy, f"{client}1", f"{client}2", prompt=quantum + debt)
+    for client, debt in debts.items():
+        policy.take(f"{client}1", extend=quantum + debt, reserve=0)
+    before = {client: policy.deficit(client) for client in debts}
+    policy.take(taken, extend=0, reserve=0)
+    assert {client: policy.deficit(client) for client in debts} == before

@@ -105,9 +105,9 @@ def test_gaps_are_per_unit_of_weight(weights: tuple[int, int], size: Fraction) -
 
 # -- how tight the bound on the others is ----------------------------------------------------------------
 
-events = st.lists(
-    st.tuples(st.integers(0, 3), st.one_of(st.sampled_from([BACKLOGGED, BACKLOGGED, IDLE]), st.integers(0, 9))),
-    max_size=40,
+AMOUNTS = st.sampled_from([BACKLOGGED, BACKLOGGED, IDLE]) | st.integers(1, 9) | st.integers(0, 9)
+events = st.lists(st.tuples(st.integers(0, 3), AMOUNTS), min_size=6, max_size=40).map(
+    lambda happened: [(0, BACKLOGGED), (1, BACKLOGGED), *happened]
 )
 
 

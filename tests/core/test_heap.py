@@ -63,3 +63,33 @@ def test_it_orders_like_a_heap() -> None:
         assert heap.top() == value
         gone.add(value)
     assert heap.top() is None
+
+
+def test_what_was_pushed_during_one_sweep_survives_the_next() -> None:
+    """A sweep that ends because all that was left to move is stale forgets what came during it."""
+    valid = set(range(64))
+    heap: LazyHeap[tuple[int]] = LazyHeap(lambda item: item[0] in valid)
+    for n in range(64):
+        heap.push((n,))
+    valid.add(100)
+    heap.push((100,))
+    valid.intersection_update({100})
+    assert heap.top() == (100,)
+    for n in range(101, 400):
+        valid.add(n)
+        heap.push((n,))
+    assert heap.top() == (100,)
+    for n in range(100, 399):
+        valid.discard(n)
+        assert heap.top() == (n + 1,)
+
+
+def test_a_valid_entry_in_both_halves_is_found() -> None:
+    """While entries are being moved, the smallest of both heaps is on top."""
+    heap: LazyHeap[tuple[int]] = LazyHeap(lambda _: True)
+    for n in range(64, 0, -1):
+        heap.push((n,))
+    heap.push((200,))
+    assert heap.top() == (1,)
+    heap.push((0,))
+    assert heap.top() == (0,)

@@ -370,3 +370,73 @@ def test_gaps_of_pairs_are_those_of_the_ledger(happened: list[Event], top: int) 
     ledger = Ledger(COST, WEIGHTS)
     play(kept, ledger)
     assert monitor.largest_gap.exact == ledger.largest_gap().exact_value
+
+
+@pytest.mark.parametrize("client", ["a", "b"])
+def test_output_told_together_counts_for_every_pair_of_who_produced(client: str) -> None:
+    """One of a pair is enough, whichever it is; a pair of which neither produced stays as it was."""
+    monitor = BoundMonitor(COST)
+    for other in ("a", "b", "c"):
+        monitor.backlogged(other, 0)
+    monitor.produced_together({client: 3}, 1)
+    assert monitor.largest_gap.exact == 6
+    assert monitor.largest_gap.ahead == client
+    assert monitor.gap_of("a", "b") == 6
+    assert monitor.gap_of("a", "c") == (6 if client == "a" else 0)
+
+
+def test_output_told_together_makes_a_client_known() -> None:
+    """Whoever produces is heard of, and takes one of the places of those that are followed."""
+    monitor = BoundMonitor(COST, top=1)
+    monitor.produced_together({"first": 1}, 0)
+    monitor.backlogged("second", 1)
+    with pytest.raises(HostError, match="client 'second' is not followed exactly"):
+        monitor.gap_of("first", "second")
+
+
+def test_pairs_beyond_those_followed_are_remembered() -> None:
+    """Once a pair was not followed exactly, the bound on the others stays, whoever comes and goes."""
+    monitor = BoundMonitor(COST, top=1)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    monitor.produced("b", 1, 3)
+    before = monitor.others_at_most
+    for client in ("a", "b"):
+        monitor.idle(client, 2)
+    monitor.backlogged("a", 3)
+    assert monitor.others_at_most == before > 0
+
+
+def test_a_gap_is_told_when_it_became_that_large() -> None:
+    """An event that leaves the largest gap as it is does not move its instant."""
+    monitor = BoundMonitor(COST)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    monitor.produced("a", 1, 3)
+    monitor.produced("b", 2, 0)
+    assert monitor.largest_gap == LiveGap(Fraction(6), "a", "b", 1)
+
+
+def test_the_lightest_are_so_by_weight_not_by_name() -> None:
+    """The a-posteriori bound leaves out the heaviest client, whatever it is called."""
+    monitor = BoundMonitor(COST, weights={"a": 5, "b": 2}, quantum=10)
+    for client in ("b", "a", "c"):
+        monitor.backlogged(client, 0)
+    monitor.admitted("b", 1, input_tokens=4, extend=4, charged=4)
+    assert monitor.a_posteriori is not None
+    assert monitor.a_posteriori.exact == Fraction(4, 1) + Fraction(4, 2) + 20
+
+
+def test_nothing_seen_costs_nothing() -> None:
+    """Before any admission no prompt counts, however dear prompts are."""
+    monitor = BoundMonitor(CostWeights(extend=3, output=2), quantum=1)
+    assert monitor.a_posteriori is not None
+    assert monitor.a_posteriori.exact == 2 * (1 + 1)
+
+
+def test_a_small_spread_is_not_rounded_up_beforehand() -> None:
+    """Where nobody was ahead of anybody, the bound on others is that of what little there was."""
+    monitor = BoundMonitor(COST, top=1)
+    for client in ("a", "b"):
+        monitor.backlogged(client, 0)
+    assert monitor.others_at_most == 0

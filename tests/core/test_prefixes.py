@@ -13,7 +13,7 @@ from fairprefix.core.errors import ConfigError, HostError
 from fairprefix.core.prefixes import AskedPrefixes, NoPrefixes, PrefixIndex, chain_hashes
 from fairprefix.core.request import Request
 from tests.property.machine import NAMESPACES, machine_settings, pick
-from tests.support import arrive, dlpm, lpm, offered, planned
+from tests.support import arrive, dlpm, lpm, offered, planned, request
 
 PATHS = tuple(
     tuple(int(name[: depth + 1]) for depth in range(len(name)))
@@ -22,6 +22,8 @@ PATHS = tuple(
 """Chains of blocks: a trunk from which a twig grows at every place."""
 RUNS = st.integers(0, 7).flatmap(lambda start: st.tuples(st.just(start), st.none() | st.integers(start, 10)))
 """Where a run starts in its chain, and where it ends; None: with the chain."""
+CHAIN = [16575463538019919403, 6021645760266733890]
+"""The hashes of 1, 2 and 3, 4 in blocks of two."""
 TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=40)
 
 
@@ -325,3 +327,45 @@ def test_the_search_for_a_better_candidate_ends() -> None:
     assert policy._entries[offered.id].match == 0
     policy.canonical()
     assert {entry.match for entry in policy._entries.values()} == {0}
+
+
+def test_the_hash_of_a_chain_is_the_same_everywhere() -> None:
+    """Hosts on other machines, and histories of last year, know blocks by the same numbers."""
+    assert list(chain_hashes([1, 2, 3, 4, 5], 2)) == CHAIN
+    assert list(chain_hashes(array("i", [1, 2, 3, 4]).tobytes(), 2)) == CHAIN
+
+
+def test_a_prompt_of_one_token_has_nothing_cached() -> None:
+    """One token is always computed: a host that says otherwise of a prompt of one is wrong."""
+    asked = AskedPrefixes(lambda _request: 1)
+    with pytest.raises(HostError):
+        asked.watch(request("a1", prompt=1))
+    assert asked.watch(request("a2", prompt=2)) == 1
+
+
+def test_nobody_is_asked_for_before_the_first_refresh_nor_twice_between_two() -> None:
+    """A request is asked for when it comes, and after each refresh in turn, sixteen of them unless said."""
+    questions: list[str] = []
+
+    def ask(asked: Request) -> int:
+        questions.append(asked.id)
+        return 0
+
+    view = AskedPrefixes(ask)
+    for n in range(40):
+        view.watch(request(f"a{n}", prompt=3))
+    assert len(questions) == 40
+    assert list(view.changes()) == []
+    view.confirm("a0")
+    assert len(questions) == 40
+    for _ in range(3):
+        questions.clear()
+        view.refresh()
+        assert list(view.changes()) == []
+        assert list(view.changes()) == []
+        assert len(questions) == 16
+    questions.clear()
+    view.refresh()
+    view.confirm("a0")
+    view.confirm("a0")
+    assert questions == ["a0"]

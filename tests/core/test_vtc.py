@@ -180,3 +180,45 @@ def test_an_unknown_client_stands_at_zero() -> None:
     assert policy.counter("a") == 0
     arrive(policy, "a1")
     assert policy.counter("a") == 0
+
+
+def test_counters_are_integers_whatever_the_weights() -> None:
+    """Dividing by a weight is exact: prompts and output leave integers behind."""
+    policy = vtc(weights={"a": 3, "b": 2})
+    run(policy, "a1", extend=7, reserve=5)
+    run(policy, "b1", extend=7, reserve=5)
+    policy.produced({"a": 5, "b": 1})
+    assert all(type(account.balance) is int for account in policy._table)
+
+
+def test_equal_service_for_all_leaves_the_canonical_state_as_it_was() -> None:
+    """Only differences of counters decide, so only these are part of the canonical state."""
+    policies = [vtc(), vtc()]
+    for policy, units in zip(policies, (0, 10), strict=True):
+        for id in ("a1", "b1"):
+            arrive(policy, id, prompt=5)
+            policy.take(id, extend=5, reserve=20)
+        policy.produced({"a": units, "b": units})
+        for id in ("a1", "b1"):
+            policy.finish(id, output=units)
+    assert policies[0].counter("a") != policies[1].counter("a")
+    assert policies[0].canonical() == policies[1].canonical()
+
+
+def test_a_default_weight_divides_without_a_rest() -> None:
+    """Clients without a weight of their own are charged by the default one, exactly."""
+    policy = vtc(weights={"a": 3}, default_weight=2)
+    run(policy, "b1", extend=5)
+    policy.produced({"b": 1})
+    assert policy._table["b"].balance * 2 == policy._scale * (5 + 2)
+
+
+def test_a_counter_that_falls_brings_its_client_forward() -> None:
+    """An admission that turns out cheaper moves its client ahead of one with a higher counter at once."""
+    policy = vtc(vtc_charge="extend")
+    arrive(policy, "b1", "a1", "b2", "a2", prompt=50)
+    receipt = policy.take("a1", extend=40, reserve=0)
+    policy.take("b1", extend=20, reserve=0)
+    assert offered(policy) == "b2"
+    policy.amend(receipt, extend=10)
+    assert offered(policy) == "a2"

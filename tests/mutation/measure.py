@@ -11,13 +11,13 @@ import os
 import resource
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.mutation.file_mutation import compute_function_hashes
 from mutmut.stats import status_by_exit_code
 
 from tests.mutation.outcome import (
@@ -44,24 +44,31 @@ KILLED, SURVIVED, TIMEOUT, UNKNOWN = 1, 0, 36, None
 """Exit codes in the tool's records."""
 
 
-def main() -> None:
-    """Measure what has not been measured, and write the outcome."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+def main(arguments: Sequence[str]) -> None:
+    """Measure what has not been measured, and write the outcome; with --note only write down what is known."""
     os.chdir(ROOT)
+    if "--note" in arguments:
+        _write(noted(read_outcome()))
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _seed()
     _forget_what_no_test_reached()
-    _run()
-    again = [name for name, survivor in _survivors() if not survivor.reason()]
-    if again:
-        print(f"{len(again)} survivors without a reason are tried again")
-        _run(again)
-    outcome = _outcome()
+    try:
+        _run()
+        again = [name for name, survivor in _survivors() if not survivor.reason()]
+        if again:
+            print(f"{len(again)} survivors without a reason are tried again")
+            _run(again)
+    finally:
+        _write(_outcome())
+
+
+def _write(outcome: Outcome) -> None:
     RESULT.write_text(outcome.to_json(), encoding="utf-8")
     PAGE.write_text(page(outcome), encoding="utf-8")
     unexplained = sum(not survivor.reason() for survivor in outcome.survivors)
-    print(
-        f"{outcome.mutants} mutants, {outcome.killed_share:.1%} killed, {unexplained} survivors without a reason"
-    )
+    figures = f"{outcome.mutants} mutants, {outcome.killed_share:.1%} noticed"
+    print(f"{figures}, {unexplained} survivors without a reason, {outcome.pending} functions not measured yet")
 
 
 def _run(names: Sequence[str] = ()) -> None:
@@ -80,10 +87,10 @@ def _seed() -> None:
         record = _record(measured.file)
         if not record.exists():
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(_as_record(measured)), encoding="utf-8")
+            record.write_text(json.dumps(as_record(measured)), encoding="utf-8")
 
 
-def _as_record(measured: Measured) -> dict[str, Any]:
+def as_record(measured: Measured) -> dict[str, Any]:
     """Return a file's results as the tool writes them down."""
     codes: dict[str, int] = {}
     for name, function in measured.functions.items():
@@ -93,7 +100,7 @@ def _as_record(measured: Measured) -> dict[str, Any]:
             codes[f"{key}{number}"] = SURVIVED if survived else TIMEOUT if late else KILLED
     return {
         "exit_code_by_key": codes,
-        "hash_by_function_name": {mangled(name): f.hash for name, f in measured.functions.items()},
+        "hash_by_function_name": {mangled(name): f.hash for name, f in measured.functions.items() if f.mutants},
         "type_check_error_by_key": {},
         "durations_by_key": {},
         "estimated_durations_by_key": {},
@@ -130,7 +137,7 @@ def _survivors() -> Iterator[tuple[str, Survivor]]:
     """Yield the tool's name of each mutant that no test noticed, and the mutant."""
     for file in core_files():
         for key, code in _codes(file)[0].items():
-            if code is None or status_by_exit_code[code] in ("survived", "no tests"):
+            if code is not None and status_by_exit_code[code] not in ("killed", "timeout"):
                 name, _, number = key.rpartition(".")[2].partition("__mutmut_")
                 diff = get_diff_for_mutant(key, path=str(CORE / file)).splitlines()
                 change = [line for line in diff if line[:1] in ("-", "+") and line[:3] not in ("---", "+++")]
@@ -139,19 +146,52 @@ def _survivors() -> Iterator[tuple[str, Survivor]]:
 
 def _outcome() -> Outcome:
     """Return what the tool has found."""
-    files = tuple(Measured(file, sha256_of(file), _functions(file)) for file in core_files())
-    return Outcome(f"mutmut {version('mutmut')}", files, tuple(survivor for _, survivor in _survivors()))
+    files = tuple(map(_measured, core_files()))
+    whole = {(each.file, name) for each in files for name in each.functions}
+    survivors = [survivor for _, survivor in _survivors() if (survivor.file, survivor.function) in whole]
+    return Outcome(f"mutmut {version('mutmut')}", files, tuple(survivors))
 
 
-def _functions(file: str) -> dict[str, Function]:
+def _measured(file: str) -> Measured:
+    """Return what the tool has found in a file; a function without mutants is measured as well."""
     codes, hashes = _codes(file)
+    found = functions_of(codes, hashes)
+    now = _hashes(file)
+    unclear = {key.rpartition(".")[2].partition("__mutmut_")[0] for key, code in codes.items() if code is None}
+    pending = {name for name in now if mangled(name) in unclear or not _record(file).exists()}
+    pending |= {name for name, function in found.items() if now.get(name) != function.hash}
+    functions = {name: found.get(name, Function(hash, 0)) for name, hash in now.items() if name not in pending}
+    return Measured(file, sha256_of(file), functions, tuple(sorted(pending & now.keys())))
+
+
+def noted(before: Outcome) -> Outcome:
+    """Return an earlier outcome, without the functions that have changed since."""
+    known = {each.file: each.functions for each in before.files}
+    files = []
+    for file in core_files():
+        kept = {
+            name: known[file][name]
+            for name, hash in _hashes(file).items()
+            if name in known.get(file, {}) and known[file][name].hash == hash
+        }
+        files.append(Measured(file, sha256_of(file), kept, tuple(sorted(_hashes(file).keys() - kept.keys()))))
+    whole = {(each.file, name) for each in files for name in each.functions}
+    survivors = [each for each in before.survivors if (each.file, each.function) in whole]
+    return Outcome(before.tool, tuple(files), tuple(survivors))
+
+
+def _hashes(file: str) -> dict[str, str]:
+    """Return the hash of each function of a file as it is now."""
+    source = (ROOT / CORE / file).read_text(encoding="utf-8")
+    return {readable(name): hash for name, hash in compute_function_hashes(source).items()}
+
+
+def functions_of(codes: dict[str, int | None], hashes: dict[str, str]) -> dict[str, Function]:
+    """Return what became of the mutants of each function, from the tool's records."""
     found: dict[str, dict[int, str]] = {name: {} for name in hashes}
     for key, code in codes.items():
         name, _, number = key.rpartition(".")[2].partition("__mutmut_")
         found.setdefault(name, {})[int(number)] = "survived" if code is None else status_by_exit_code[code]
-    odd = Counter(status for each in found.values() for status in each.values())
-    for status in odd.keys() - {"killed", "survived", "timeout", "no tests"}:
-        print(f"{file}: {odd[status]} mutants ended as {status!r}; they count as survivors")
     return {
         readable(name): Function(
             hashes.get(name, ""),
@@ -165,4 +205,4 @@ def _functions(file: str) -> dict[str, Function]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

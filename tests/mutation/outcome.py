@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ class Survivor:
         """Return why it is equivalent; empty when nobody has said."""
         name = f"{Path(self.file).stem}.{self.function}"
         text = "\n".join(self.change)
-        return next((r.why for r in REASONS if fnmatchcase(name, r.where) and re.search(r.changed, text)), "")
+        return next((each.why for each in REASONS if each.holds_for(name, text)), "")
 
 
 @frozen
@@ -59,6 +57,8 @@ class Measured:
     file: str
     sha256: str
     functions: dict[str, Function] = field(factory=dict)
+    pending: tuple[str, ...] = ()
+    """Functions that are new, or have changed, and have not been measured yet."""
 
     @property
     def mutants(self) -> int:
@@ -90,6 +90,11 @@ class Outcome:
         return sum(measured.mutants for measured in self.files)
 
     @property
+    def pending(self) -> int:
+        """How many functions have not been measured yet."""
+        return sum(len(measured.pending) for measured in self.files)
+
+    @property
     def killed_share(self) -> float:
         """Share of the mutants that tests noticed."""
         return 1 - len(self.survivors) / self.mutants
@@ -110,7 +115,9 @@ def _file_lines(measured: Measured) -> str:
     functions = ",\n".join(
         f"   {_line(name)}: {_line(asdict(function))}" for name, function in measured.functions.items()
     )
-    head = f'"file": {_line(measured.file)}, "sha256": {_line(measured.sha256)}'
+    head = (
+        f'"file": {_line(measured.file)}, "sha256": {_line(measured.sha256)}, "pending": {_line(measured.pending)}'
+    )
     return f'  {{{head}, "functions": {{\n{functions}\n  }}}}'
 
 
@@ -125,6 +132,7 @@ def read_outcome(path: Path = RESULT) -> Outcome:
                 name: Function(f["hash"], f["mutants"], tuple(f["survived"]), tuple(f["timeout"]))
                 for name, f in each["functions"].items()
             },
+            tuple(each["pending"]),
         )
         for each in data["files"]
     ]

@@ -33,22 +33,24 @@ def page(outcome: Outcome) -> str:
     noticed = outcome.mutants - len(outcome.survivors)
     head = INTRODUCTION.format(tool=outcome.tool)
     total = f"**{noticed:,} of {outcome.mutants:,} mutants are noticed: {outcome.killed_share:.1%}.**"
+    if outcome.pending:
+        total += f" {outcome.pending} functions have changed, or been added, and are not measured yet."
     return "\n".join([head, total, "", *_table(outcome), "", "## Survivors", "", *_survivors(outcome)])
 
 
 def _table(outcome: Outcome) -> Iterator[str]:
-    yield "| file | mutants | killed | timed out | survived | noticed |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    yield "| file | mutants | killed | timed out | survived | noticed | functions not measured yet |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for measured in outcome.files:
-        if measured.mutants:
+        if measured.mutants or measured.pending:
             yield _row(measured)
 
 
 def _row(measured: Measured) -> str:
     killed = measured.mutants - measured.survived - measured.timeout
-    share = 1 - measured.survived / measured.mutants
-    figures = f"{measured.mutants} | {killed} | {measured.timeout} | {measured.survived} | {share:.1%}"
-    return f"| {measured.file} | {figures} |"
+    share = f"{1 - measured.survived / measured.mutants:.1%}" if measured.mutants else "-"
+    figures = f"{measured.mutants} | {killed} | {measured.timeout} | {measured.survived} | {share}"
+    return f"| {measured.file} | {figures} | {len(measured.pending) or ''} |"
 
 
 def _survivors(outcome: Outcome) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
+
 from attrs import frozen
 
 
@@ -14,6 +17,10 @@ class Reason:
     changed: str
     """A regular expression that is found in the lines that differ (- what was, + what the mutant says)."""
     why: str
+
+    def holds_for(self, function: str, lines: str) -> bool:
+        """Return whether this is why a mutant of a function survives, which differs in these lines."""
+        return fnmatchcase(function, self.where) and bool(re.search(self.changed, lines, re.MULTILINE))
 
 
 SAME_LENGTH = "Both sequences have the same length by construction: how `zip` treats others makes no difference."
@@ -76,5 +83,67 @@ REASONS: tuple[Reason, ...] = (
     Reason("gaps._extremes", r"^\+.*level (>=|<=) (high|low)", TIES),
     Reason("gaps._Follower.__init__", r"_(virtual|lead) = .*1", SHIFT),
     Reason("gaps._Follower.__init__", r"_(lowest|highest) = \[1\]", UNTIL_SET),
+    Reason("monitor.BoundMonitor.__init__", r"_virtual = 1", SHIFT),
+    Reason("monitor.BoundMonitor._meet", r"_served\[client\] = 1", SHIFT),
+    Reason("monitor.BoundMonitor._key", r"^\+.*first <= second", "A client makes no pair with itself."),
+    Reason(
+        "deficit.DeficitAccount.rounds_due",
+        r"balance > 1 else",
+        "With q = 1 the formula gives 0 as well.",
+    ),
+    Reason(
+        "prefixes.chain_hashes",
+        r"(and False else array|array\(.I.)",
+        "Bytes given to an array of integers stay as they are, and token numbers are not negative.",
+    ),
+    Reason(
+        "prefixes.chain_hashes",
+        r"- width \+ 2",
+        "Offsets are multiples of four bytes: none is one beyond the end.",
+    ),
+    Reason(
+        "refill.RefillSchedule._bucket",
+        r"_SPARE_ROUNDS",
+        "When rounds that are no longer needed are thrown away decides about memory, not about offers.",
+    ),
+    Reason(
+        "ledger.Ledger.all_backlogged_services", r"until\(None\)", "As the end of a slice None means the same."
+    ),
+    Reason(
+        "prefixes.AskedPrefixes.*",
+        r"^\+.*_pass (= 1|-= 1|\+= 2)",
+        "Passes are only compared with each other: any step that changes the number will do.",
+    ),
+    Reason(
+        "prefixes.AskedPrefixes.__init__",
+        r"_to_ask = (None|1)",
+        "Before the first refresh everybody has just been asked for, and is not asked for again.",
+    ),
+    Reason(
+        "radix.RunTree._clear_stops",
+        r"^\+.*depth >= above",
+        "Who stands just at the cut is placed again where it stood: it costs time.",
+    ),
+    Reason("refill.Bucket.best", r"^\+.*top <= best", TIES),
+    Reason(
+        "refill.RefillSchedule.overdraft",
+        r"^\+.*due >= view_round",
+        "The bucket of that round is asked before, and has nobody to offer then.",
+    ),
+    Reason(
+        "refill.RefillSchedule.go_back",
+        r"Bucket\(None\)",
+        "The round of the present bucket is set when it is put away, and not read before.",
+    ),
+    Reason("vtc.VTC._offer_account", r"^\+.*offer\[0\] >= account.balance", "The same offer is made again: time."),
+    Reason("vtc.VTC._offer_at", r"stamp (-= 1|\+= 2)", "Stamps are only compared for equality."),
+    Reason("vtc._Counter.__init__", r"stamp = 1", "Stamps are only compared with each other."),
+    Reason("vtc.VTC.reweigh", r"^\+.*factor >= 1", "Multiplying by 1 changes nothing."),
+    Reason(
+        "vtc.VTC._offer_account", r"^\+\s*offer = None", "An offer that is made again is the same: it costs time."
+    ),
+    Reason(
+        "vtc.VTC._canonical_state", r"default=(None|1)", "Without accounts there is nothing to subtract it from."
+    ),
     Reason("ledger.Ledger._move_on", r"^\+.*at <= self._now", "It is called only when time has changed."),
 )

@@ -286,6 +286,7 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, Any], message: str) ->
         ({"reservation": "half"}, "reservation = 'half' is not valid"),
         ({"recompute": "never"}, "recompute = 'never' is not valid"),
         ({"bounded_wait": 0}, "bounded_wait = 0 is not valid"),
+        ({"workers": 0}, "workers = 0 is not valid"),
         ({"keeps_debt": True}, "False without a bound"),
     ],
 )

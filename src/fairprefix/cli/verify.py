@@ -33,7 +33,7 @@ examples:
   fairprefix verify my_module:make_policy                      what every policy has to keep
   fairprefix verify my_module:make_policy --claim bound=dlpm --claim keeps_debt
       what yours promises besides: bound=dlpm|credit|vtc, weighted, locality_aware, keeps_debt, bounded_wait=K,
-      reservation=full|none, recompute=free|charged
+      reservation=full|none, recompute=free|charged, workers=N
   fairprefix verify dlpm --examples 1000 --seed 7              a policy of this package, with all that it claims
   fairprefix verify my_module:make_policy --only snapshots,termination --json verdicts.json --logs broken/
   fairprefix verify my_module:make_policy --plot broken.png    the stories of what broke, as a picture
