@@ -89,6 +89,23 @@ def test_with_nothing_running_somebody_is_always_admitted() -> None:
     assert engine.batch() is not None
 
 
+def test_if_the_policy_offers_nobody_an_idle_engine_still_sees_the_queue() -> None:
+    """With nothing running, nothing is hidden: whatever a policy says, requests are served."""
+    engine = Engine(CONFIG)
+    engine.add(Req("r", _prompt(1), client="A"))
+    engine.bridge.policy.plan = lambda _limit, **_named: []  # type: ignore[method-assign]
+    assert [req.rid for req in engine.batch().reqs] == ["r"]
+
+
+def test_whoever_left_the_queue_is_forgotten_at_the_next_pass() -> None:
+    """A request that was aborted far behind the head is not kept until its turn would come."""
+    engine = Engine(CONFIG, budget=20)
+    engine.add(*(Req(f"r{n}", _prompt(n), client="A") for n in range(50)))
+    del engine.view.waiting[40]
+    _order(engine)
+    assert engine.bridge.policy.live == 49
+
+
 def test_a_follower_of_a_prefix_that_is_being_computed_goes_last_but_goes() -> None:
     """Of three requests with the same uncached beginning one goes first, the others after everybody else."""
     engine = Engine(CONFIG)

@@ -55,13 +55,25 @@ def _without_errors(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def pair(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
-    """Run a stock server under LPM and one under DLPM."""
+    """Run a stock server under LPM, and one under DLPM: configuration and command are those of the docs."""
     folder = tmp_path_factory.mktemp("pair")
+    page = PAGE.read_text()
+    config = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert config
+    (folder / "fair.toml").write_text(config[1])
+    launch = _commands()[0].replace("fair.toml", str(folder / "fair.toml"))
+    variable, *command = shlex.split(launch)
+    name, _, value = variable.partition("=")
     with (
         running(model, folder / "stock.log", "--schedule-policy", "lpm") as stock,
-        running(model, folder / "fair.log", "--schedule-policy", "lpm", **DLPM) as fair,
+        running(model, folder / "fair.log", command=command, **{name: value}) as fair,
     ):
         yield stock, fair
+
+
+def _commands() -> list[str]:
+    """Return the commands of the docs."""
+    return re.findall(r"```bash\n(.*?)\n```", PAGE.read_text(), re.DOTALL)
 
 
 def test_a_light_client_is_served_three_times_sooner_at_the_same_hit_rate(
@@ -100,22 +112,14 @@ def test_what_metrics_say_of_a_client_is_what_it_got(pair: tuple[Server, Server]
     _without_errors(fair)
 
 
-def test_the_commands_of_the_page_work(model: Path, tmp_path: Path) -> None:
-    """The documented command starts a fair server, and the documented calls show it."""
-    page = PAGE.read_text()
-    config = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
-    launch, call, metrics = re.findall(r"```bash\n(.*?)\n```", page, re.DOTALL)
-    assert config
-    (tmp_path / "fair.toml").write_text(config[1])
-    variable, *command = shlex.split(launch.replace("fair.toml", str(tmp_path / "fair.toml")))
-    name, _, value = variable.partition("=")
-    with running(model, tmp_path / "log", command=command, **{name: value}) as server:
-        for line in (call, metrics):
-            shown = subprocess.run(
-                shlex.split(line.replace("http://localhost:30000", server.url)), capture_output=True, check=True
-            )
-        assert b'fairprefix_attained_service_tokens{dp_rank="0",fairness_id="gold"}' in shown.stdout
-        _without_errors(server)
+def test_the_commands_of_the_page_work(pair: tuple[Server, Server]) -> None:
+    """The documented request is answered, and the documented look at the metrics shows its client."""
+    _, fair = pair
+    call, metrics = (shlex.split(line.replace("http://localhost:30000", fair.url)) for line in _commands()[1:])
+    subprocess.run(call, capture_output=True, check=True)
+    series = b'fairprefix_attained_service_tokens{dp_rank="0",fairness_id="gold"}'
+    assert _settled(lambda: series in subprocess.run(metrics, capture_output=True, check=True).stdout)
+    _without_errors(fair)
 
 
 def test_without_configuration_nothing_of_fairprefix_shows(pair: tuple[Server, Server]) -> None:

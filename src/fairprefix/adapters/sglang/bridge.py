@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fairprefix.adapters.sglang.engine import SchedulerView, admitted
+from fairprefix.adapters.sglang.engine import SchedulerView
 from fairprefix.adapters.sglang.matches import BLOCK, TreeMatches
 from fairprefix.adapters.sglang.places import Places
 from fairprefix.adapters.sglang.planner import Planner
@@ -92,8 +92,8 @@ class Bridge:
             self._places.appended(entry, waiting)
 
     def admitted(self, batch: Batch) -> None:
-        """Charge the prompts of a batch that is about to run."""
-        for req, cached, tokens in admitted(batch):
+        """Charge the prompts of a batch that is about to run; who decodes in a mixed batch was admitted before."""
+        for req, cached, tokens in zip(batch.reqs, batch.prefix_lens, batch.extend_lens, strict=False):
             entry = self._known.get(req)
             if entry is None:
                 self._ours.pop(req, None)

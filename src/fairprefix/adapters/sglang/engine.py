@@ -11,7 +11,7 @@ from attrs import frozen
 
 from fairprefix.adapters.sglang.sharing import Sharing
 from fairprefix.adapters.sglang.support import KEY, MATCH_PARAMS, SCHEDULE_POLICY, refuse
-from fairprefix.adapters.sglang.views import Batch, Req
+from fairprefix.adapters.sglang.views import Req
 from fairprefix.core.bounds import Engine
 
 _ROOM_BESIDE = 2
@@ -130,16 +130,6 @@ def ranks_of(arguments: Mapping[str, Any]) -> Ranks:
 def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call by the names of the parameters."""
     return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
-
-
-def admitted(batch: Batch) -> list[tuple[Req, int, int]]:
-    """Return (request, cached tokens, tokens computed now) for what a batch computes of prompts.
-
-    In a mixed batch, running requests decode alongside; they are not admissions.
-    """
-    decoding = {id(req) for req in getattr(batch, "decoding_reqs", None) or ()}
-    triples = zip(batch.reqs, batch.prefix_lens, batch.extend_lens, strict=False)
-    return [triple for triple in triples if id(triple[0]) not in decoding]
 
 
 def _question() -> Callable[[Req, Any], int]:
