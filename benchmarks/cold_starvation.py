@@ -77,7 +77,7 @@ class Load:
         return TraceRequest(now_ns, self._client, PROMPT, OUTPUT, OUTPUT, (*shared, *own))
 
 
-class ClosedLoop(VirtualEngine):
+class ClosedLoop:
     """Sends a client's next request when one of its hot ones is done, until so many have been sent."""
 
     def __init__(self, config: PolicyConfig, hot: int) -> None:
@@ -85,26 +85,38 @@ class ClosedLoop(VirtualEngine):
         engine = EngineConfig(kv_tokens=step_time.kv_tokens, max_batch=32, reservation="none")
         cache = KVCache(engine.kv_tokens, PrefixIndex(BLOCK))
         self.record = RunRecord(Ledger(config.cost, config.weights, config.default_weight))
-        super().__init__(engine, step_time, cache, make_policy(config, cache.index), self.record)
+        self._engine = VirtualEngine(engine, step_time, cache, make_policy(config, cache.index), self.record)
         self._left = hot
-        self._seen = self._number = 0
+        self._seen = 0
+        self._arrivals: deque[tuple[int, TraceRequest]] = deque()
+        self._number = 0
         self._loads = {f"c{n}": Load(f"c{n}", n) for n in range(CLIENTS)}
 
     def serve(self) -> None:
         """Serve everything."""
-        self.run(
-            [request for load in self._loads.values() for _ in range(OUTSTANDING) for request in load.next(0)]
-        )
+        engine = self._engine
+        for load in self._loads.values():
+            for _ in range(OUTSTANDING):
+                self._send(load)
+        while self._arrivals or engine.has_work():
+            engine.deliver(self._arrivals)
+            if not engine.begin():
+                raise engine.stalled()
+            engine.complete()
+            self._answer()
 
-    def _deliver(self, arrivals: deque[tuple[int, TraceRequest]]) -> None:
+    def _answer(self) -> None:
+        """Let the clients of what is done send again."""
         for job in self.record.finished_jobs[self._seen :]:
             self._seen += 1
             if self._left and not is_cold(job):
                 self._left -= 1
-                for request in self._loads[job.request.client].next(self.clock_ns):
-                    self._number += 1
-                    arrivals.append((10**6 + self._number, request))
-        super()._deliver(arrivals)
+                self._send(self._loads[job.request.client])
+
+    def _send(self, load: Load) -> None:
+        for request in load.next(self._engine.clock_ns):
+            self._arrivals.append((self._number, request))
+            self._number += 1
 
 
 def is_cold(job: Job) -> bool:

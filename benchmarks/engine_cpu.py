@@ -14,11 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not burn the core
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fairprefix.gpu_ref_engine.architecture import from_hugging_face
@@ -27,6 +29,9 @@ from fairprefix.gpu_ref_engine.load import DTYPES, assemble
 from fairprefix.gpu_ref_engine.runner import ModelRunner
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 from fairprefix.gpu_ref_engine.sources import read_json, safetensors_source
+
+Tokens = NDArray[np.int64]
+Theirs = Any  # the annotations of transformers change from release to release
 
 PAGE = 16
 GREEDY = SamplingParams(temperature=0)
@@ -49,15 +54,17 @@ def main() -> None:
         report(args, theirs, ours)
 
 
-def both(folder: Path, dtype: torch.dtype, kv_tokens: int) -> tuple[LlamaForCausalLM, ModelRunner]:
+def both(folder: Path, dtype: torch.dtype, kv_tokens: int) -> tuple[Any, ModelRunner]:
     """Return the same model on both sides."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config: Any = LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=8192, rope_theta=100_000.0, tie_word_embeddings=True,
+        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
         eos_token_id=None, bos_token_id=None, pad_token_id=0,
     )  # fmt: skip
-    theirs = LlamaForCausalLM(config).to(dtype).eval()
+    theirs: Any = LlamaForCausalLM(config)
+    theirs = theirs.to(dtype).eval()
     theirs.save_pretrained(folder)
     shape = from_hugging_face(read_json(folder / "config.json"))
     ours = assemble(
@@ -71,7 +78,7 @@ def both(folder: Path, dtype: torch.dtype, kv_tokens: int) -> tuple[LlamaForCaus
     return theirs, ours
 
 
-def report(args: argparse.Namespace, theirs: LlamaForCausalLM, ours: ModelRunner) -> None:
+def report(args: argparse.Namespace, theirs: Theirs, ours: ModelRunner) -> None:
     """Take turns, and print medians and ratios."""
     draws = np.random.default_rng(0)
     prompts = draws.integers(1, 49152, (args.batch, args.context))
@@ -81,20 +88,20 @@ def report(args: argparse.Namespace, theirs: LlamaForCausalLM, ours: ModelRunner
     }
     same = 0.0
     for _ in range(args.rounds + 1):  # the first one warms up
-        mine, seconds = our_decode(ours, prompts, args.steps)
+        ours_said, seconds = our_decode(ours, prompts, args.steps)
         times["our decode"].append(seconds)
-        yours, seconds = their_decode(theirs, prompts, args.steps)
+        theirs_said, seconds = their_decode(theirs, prompts, args.steps)
         times["their decode"].append(seconds)
-        same = float((mine == yours).all(1).mean())
+        same = float((ours_said == theirs_said).all(1).mean())
         times["our prefill"].append(timed(lambda: prefill(ours, long)))
         times["their prefill"].append(timed(lambda: generate(theirs, long, 1)))
     median = {name: statistics.median(values[1:]) for name, values in times.items()}
     print(f"{args.dtype}, {args.threads} thread(s), medians of {args.rounds} rounds, CPU seconds")
     for name, amount in (("decode", args.batch * args.steps), ("prefill", args.prompt)):
-        mine, yours = median[f"our {name}"], median[f"their {name}"]
+        our_s, their_s = median[f"our {name}"], median[f"their {name}"]
         print(
-            f"{name:8}  fairprefix {mine:7.3f} s ({amount / mine:7.1f} tok/s)  transformers {yours:7.3f} s "
-            f"({amount / yours:7.1f} tok/s)  ratio {yours / mine:.2f}"
+            f"{name:8}  fairprefix {our_s:7.3f} s ({amount / our_s:7.1f} tok/s)  transformers {their_s:7.3f} s "
+            f"({amount / their_s:7.1f} tok/s)  ratio {their_s / our_s:.2f}"
         )
     print(f"same output for {same:.0%} of {args.batch} sequences")
 
@@ -106,7 +113,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def generate(model: LlamaForCausalLM, prompts: np.ndarray, tokens: int) -> np.ndarray:
+def generate(model: Theirs, prompts: Tokens, tokens: int) -> Tokens:
     """Return what transformers generates, greedily."""
     ids = torch.from_numpy(prompts)
     with torch.inference_mode():
@@ -116,7 +123,7 @@ def generate(model: LlamaForCausalLM, prompts: np.ndarray, tokens: int) -> np.nd
     return np.asarray(out[:, prompts.shape[1] :])
 
 
-def their_decode(model: LlamaForCausalLM, prompts: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+def their_decode(model: Theirs, prompts: Tokens, steps: int) -> tuple[Tokens, float]:
     """Return transformers' output, and the time of its steps after the first."""
     first = timed(lambda: generate(model, prompts, 1))
     start = time.process_time()
@@ -124,7 +131,7 @@ def their_decode(model: LlamaForCausalLM, prompts: np.ndarray, steps: int) -> tu
     return out, time.process_time() - start - first
 
 
-def our_decode(runner: ModelRunner, prompts: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+def our_decode(runner: ModelRunner, prompts: Tokens, steps: int) -> tuple[Tokens, float]:
     """Return our output, and the time of the steps after the first."""
     tokens = prefill(runner, prompts)
     out, start = [tokens], time.process_time()
@@ -134,18 +141,16 @@ def our_decode(runner: ModelRunner, prompts: np.ndarray, steps: int) -> tuple[np
     return np.stack(out, 1), time.process_time() - start
 
 
-def prefill(runner: ModelRunner, prompts: np.ndarray) -> np.ndarray:
+def prefill(runner: ModelRunner, prompts: Tokens) -> Tokens:
     """Return the first tokens after some prompts of one length."""
     return run(runner, prompts, 0)
 
 
-def run(runner: ModelRunner, fresh: np.ndarray, past: int) -> np.ndarray:
+def run(runner: ModelRunner, fresh: Tokens, past: int) -> Tokens:
     """Carry out one step: `fresh` [B, n] tokens behind `past` others."""
     count, length = fresh.shape
-    pages = -(-runner.pages // count) if count > 1 else runner.pages
-    table = (
-        np.arange(count)[:, None] * (runner.pages // count) + np.arange(min(pages, runner.pages // count))
-    ).astype(np.int32)
+    share = runner.pages // count
+    table = (np.arange(count)[:, None] * share + np.arange(share)).astype(np.int32)
     positions = np.tile(np.arange(past, past + length), count)
     rows = np.repeat(np.arange(count), length)
     batch = StepBatch(

@@ -43,7 +43,7 @@ def measure(runner: Runner, *, prefix_cache: bool) -> tuple[float, float, float]
     engine = Engine(
         runner,
         PolicyConfig(policy="dlpm", reservation="none"),
-        EngineConfig(prefix_cache=prefix_cache, max_batch=16, chunk=256),
+        EngineConfig(prefix_cache=prefix_cache, max_batch=32, chunk=512),
     )
     asked = prompts()
     params = SamplingParams(max_tokens=ANSWER, temperature=0, ignore_eos=True)

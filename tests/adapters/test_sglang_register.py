@@ -43,7 +43,12 @@ def sglang(monkeypatch: pytest.MonkeyPatch) -> Registry:
     for parent in ("sglang", "sglang.srt", "sglang.srt.managers", "sglang.srt.entrypoints"):
         monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
     monkeypatch.setitem(sys.modules, "sglang.srt.entrypoints.openai", ModuleType("openai"))
-    sys.modules[support.MATCHING].match_kv_cache = print  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sglang.srt.mem_cache", ModuleType("mem_cache"))
+    for path in support.NAMES:
+        module_path, _, name = path.rpartition(".")
+        module = sys.modules.get(module_path) or ModuleType(module_path)
+        monkeypatch.setitem(sys.modules, module_path, module)
+        setattr(module, name, 4096 if name.isupper() else type(name, (), {}))
     plugins = ModuleType(support.PLUGINS)
     plugins.HookRegistry = registry  # type: ignore[attr-defined]
     plugins.HookType = SimpleNamespace(AFTER="after", BEFORE="before", AROUND="around")  # type: ignore[attr-defined]
@@ -113,6 +118,13 @@ def test_a_missing_target_stops_the_process(sglang: Registry) -> None:
     assert not sglang.hooked
 
 
+def test_a_missing_name_stops_the_process(sglang: Registry) -> None:
+    """Something that this SGLang no longer has under its name is named."""
+    delattr(sys.modules[support.SCHEDULE_POLICY], "CLIP_MAX_NEW_TOKENS")
+    assert "schedule_policy.CLIP_MAX_NEW_TOKENS" in _refusal()
+    assert not sglang.hooked
+
+
 def test_a_target_with_other_parameters_stops_the_process(sglang: Registry) -> None:
     """A method that takes something else than expected is named, with both."""
     owner = sys.modules["sglang.srt.managers.schedule_policy"].SchedulePolicy
@@ -157,7 +169,6 @@ def _scheduler(**settings: Any) -> Any:
 
 
 def _view(sglang: Registry, **settings: Any) -> SchedulerView:  # noqa: ARG001 (its modules are needed)
-    sys.modules[support.MATCHING].CLIP_MAX_NEW_TOKENS = 4096  # type: ignore[attr-defined]
     return SchedulerView(_scheduler(**settings), Ranks(0, 0, 0))
 
 
@@ -240,21 +251,22 @@ def test_the_parts_of_a_request_keep_its_client() -> None:
 
 
 def test_figures_are_written_once_a_second_and_at_the_end() -> None:
-    """While busy once a second; when nothing is left to do at once, so that the last figures are not missing."""
+    """While busy once a second; when nothing is left to do at once, and then not again."""
     now, written = [10**12], list[int]()
     exporter = Exporter(SimpleNamespace(update=lambda: written.append(now[0])), lambda: now[0])
     for _ in range(50):
         now[0] += 10**8
-        exporter.update(idle=False)
+        exporter.changed()
     assert 5 <= len(written) <= 6
-    exporter.update(idle=True)
-    exporter.update(idle=True)
-    assert len(written) in (6, 7)
-    assert written[-1] == now[0]
+    before = len(written)
+    for _ in range(50):
+        now[0] += 10**8
+        exporter.idle()
+    assert len(written) == before + (written[-1] > 10**12 + 50 * 10**8)
 
 
-def test_writing_figures_takes_a_hundredth_of_the_time_at_most() -> None:
-    """Figures that take 50 ms to write are written every 5 seconds."""
+def test_the_last_figures_are_written_however_long_that_takes() -> None:
+    """Figures that take 50 ms are written every 5 seconds, while idle too, but the last ones are not missing."""
     now, written = [10**12], list[int]()
 
     def slow() -> None:
@@ -264,8 +276,14 @@ def test_writing_figures_takes_a_hundredth_of_the_time_at_most() -> None:
     exporter = Exporter(SimpleNamespace(update=slow), lambda: now[0])
     for step in range(1000):
         now[0] += 10**8
-        exporter.update(idle=bool(step % 2))
+        exporter.idle() if step % 2 else exporter.changed()
     assert len(written) <= 1000 / 50 + 1
+    last = now[0]
+    exporter.changed()
+    for _ in range(100):
+        now[0] += 10**8
+        exporter.idle()
+    assert written[-1] > last
 
 
 def test_a_decision_log_is_written_only_if_wanted(tmp_path: Any) -> None:

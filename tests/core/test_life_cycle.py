@@ -102,6 +102,8 @@ def test_a_bad_figure_is_an_error_and_changes_nothing(make: Make) -> None:
         policy.preempt("b1", output=0, keep_hold=False)
     with pytest.raises(ConfigError, match="limit = -1 is not valid"):
         policy.plan(-1)
+    with pytest.raises(ConfigError, match="budget = -1 is not valid"):
+        policy.plan(1, budget=-1)
     assert policy.snapshot() == before
 
 
@@ -114,6 +116,19 @@ def test_a_report_of_output_counts_as_a_whole_or_not_at_all(make: Make) -> None:
     with pytest.raises(HostError, match="client 'b' has no request that could have produced 1 tokens"):
         policy.produced({"a": 1, "b": 1})
     assert policy.snapshot() == before
+
+
+@every_policy
+def test_a_plan_ends_with_the_request_that_uses_up_the_budget(make: Make) -> None:
+    """Of prompts of 10 tokens, a budget of 20 plans two, one of 21 three, one of 0 nobody; it commits nothing."""
+    policy = make()
+    arrive(policy, "a1", "a2", "b1", "b2", prompt=10)
+    before = policy.canonical()
+    whole = [found.id for found in policy.plan(9)]
+    for budget, count in ((0, 0), (1, 1), (10, 1), (11, 2), (20, 2), (21, 3), (400, 4)):
+        assert [found.id for found in policy.plan(9, budget=budget)] == whole[:count], budget
+    assert len(policy.plan(1, budget=400)) == 1
+    assert policy.canonical() == before
 
 
 @every_policy

@@ -201,6 +201,7 @@ def test_a_plan_is_what_taking_one_after_the_other_would_give() -> None:
     assert planned == ["a1", "b1", "a2", "b2"]
     assert (u.canonical(), ledger.rounds, ledger.unsettled) == before
     assert [request.id for request in u.plan(2)] == planned[:2]
+    assert [request.id for request in u.plan(10, budget=u.plan(1)[0].input_tokens)] == planned[:1]
     taken = []
     while id := offered(u):
         u.take(id, extend=12, reserve=0)

@@ -7,7 +7,8 @@ import pytest
 from fairprefix.core.errors import HostError
 from fairprefix.core.router_catalog import make_router
 from fairprefix.core.router_config import RouterConfig
-from fairprefix.core.worker_index import ApproximateIndex, ExactIndex
+from fairprefix.core.run_index import ApproximateIndex
+from fairprefix.core.worker_index import ExactIndex
 from fairprefix.core.workers import Workers, slots_of
 
 ALL = 0b111
@@ -59,6 +60,8 @@ def test_a_block_in_the_middle_that_is_gone_ends_the_match() -> None:
     index.removed(0, (2, 8))
     assert index.match((1, 2, 3), "", ALL) == (1, 0b001)
     index.stored(0, (2,))
+    index.stored(1, (1,))
+    index.removed(1, (1,))
     assert index.match((1, 2, 3), "", ALL) == (3, 0b001)
     index.validate()
 
@@ -115,11 +118,53 @@ def test_a_worker_is_forgotten_with_all_that_it_held() -> None:
 
 def test_neighbouring_blocks_share_one_mask() -> None:
     """Memory is one number per run of blocks with the same holders, not one per block."""
-    index = approximate()
+    index = exact()
     path = tuple(range(100))
     for slot in (2, 1):
-        index.sent(slot, path)
+        index.stored(slot, path)
+    index.stored(1, path)
     assert len({id(index._holders[block]) for block in path}) == 1
+
+
+def test_a_prompt_is_one_run_until_another_one_parts_from_it() -> None:
+    """Memory and time are by runs, not by blocks; the ages of both parts stay what they were."""
+    index = approximate(capacity=8)
+    index.sent(0, (1, 2, 3, 4, 5, 6))
+    index.sent(1, (1, 2, 3, 4, 5, 6))
+    assert len(index._runs) == 1
+    index.sent(0, (1, 2, 9))
+    assert [run.keys for run in index._runs.values()] == [(1, 2), (3, 4, 5, 6), (9,)]
+    assert list(index.next_evicted(0)) == [6, 5, 4, 3, 9, 2, 1]
+    assert list(index.next_evicted(1)) == [6, 5, 4, 3, 2, 1]
+    assert index.match((1, 2, 3, 4, 5, 7), "", ALL) == (5, 0b011)
+    assert index.match((1, 2, 9), "", ALL) == (3, 0b001)
+    index.sent(0, (20, 21, 22))
+    assert list(index.next_evicted(0)) == [4, 3, 9, 2, 1, 22, 21, 20]
+    index.validate()
+
+
+def test_entries_that_are_out_of_date_do_not_pile_up() -> None:
+    """A prompt that is sent again and again takes no more memory than once."""
+    index = approximate()
+    for _ in range(1000):
+        index.sent(0, (1, 2, 3))
+    assert len(index._held[0].ages) < 100
+    index.validate()
+    index.clear(0)
+    index.sent(0, (5, 6))
+    assert list(index.next_evicted(0)) == [6, 5]
+    index.validate()
+
+
+def test_what_is_no_chain_of_cumulative_hashes_does_no_harm() -> None:
+    """A block that turns up after another beginning is not taken for the same thing, and nothing breaks."""
+    index = approximate(capacity=3)
+    index.sent(0, (1, 2))
+    index.sent(0, (7, 1, 2))
+    index.sent(0, (8, 7, 1))
+    index.sent(1, (2, 1))
+    assert index.match((7, 1), "", ALL)[0] <= 2
+    index.validate()
 
 
 def test_an_exact_index_hears_nothing_from_dispatches() -> None:
@@ -131,6 +176,21 @@ def test_an_exact_index_hears_nothing_from_dispatches() -> None:
     index.validate()
     index.clear(0)
     assert len(index) == 0
+
+
+def test_an_exact_index_survives_dump_and_load() -> None:
+    """Blocks and capacities are the same afterwards; what was reported first is taken to be the oldest."""
+    index = exact()
+    index.stored(1, (1, 2), "salt")
+    index.stored(1, (4,))
+    other = ExactIndex()
+    other.load(index.dump())
+    assert other.canonical() == index.canonical()
+    assert (list(other.next_evicted(1)), other.blocks_of(1)) == ([("salt", 1), ("salt", 2), 4], 3)
+    assert other.capacity_of(1) == 2
+    other.close(1)
+    assert len(other) == 0
+    other.validate()
 
 
 def test_an_index_survives_dump_and_load() -> None:

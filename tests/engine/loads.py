@@ -16,6 +16,9 @@ from fairprefix.gpu_ref_engine.job import Finish
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 from tests.engine.fake import EOS, FakeRunner, continuation
 
+MOST_STEPS = 5000
+"""More than any of these loads takes."""
+
 
 @define(eq=False)
 class Lab:
@@ -71,6 +74,7 @@ class Load:
     got: dict[str, list[int]] = field(factory=dict)
     ends: dict[str, Finish] = field(factory=dict)
     aborted: set[str] = field(factory=set)
+    steps: int = 0
 
 
 def drive(lab: Lab, *, seed: int, requests: int = 60, aborts: float = 0.0) -> Load:
@@ -96,6 +100,8 @@ def drive(lab: Lab, *, seed: int, requests: int = 60, aborts: float = 0.0) -> Lo
 
 
 def _step(lab: Lab, load: Load) -> None:
+    load.steps += 1
+    assert load.steps < MOST_STEPS, "the engine stands still"
     for output in lab.engine.step():
         assert output.id not in load.ends, "nothing comes after the last output"
         load.got[output.id] += output.tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,14 @@ from torch import Tensor
 
 from fairprefix.core.errors import ConfigError
 from fairprefix.gpu_ref_engine.architecture import Architecture
+from fairprefix.gpu_ref_engine.attention import flashinfer
 from fairprefix.gpu_ref_engine.attention.base import Attention, KvMemory
 from fairprefix.gpu_ref_engine.attention.choose import make_attention
 from fairprefix.gpu_ref_engine.attention.paged import PagedAttention
 from fairprefix.gpu_ref_engine.attention.sdpa import SdpaAttention
 from fairprefix.gpu_ref_engine.batch import StepBatch
 from fairprefix.gpu_ref_engine.errors import MissingExtraError
+from tests.engine import flashinfer_standin
 from tests.engine.steps import CPU
 
 CASES = {
@@ -113,15 +117,30 @@ def test_fixed_memory_takes_any_step() -> None:
     assert [tensor.data_ptr() for tensor in backend._fixed or ()] == held
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_flashinfer_is_called_by_its_rules(case: str, monkeypatch: pytest.MonkeyPatch, *, fixed: bool) -> None:
+    """FlashInfer, replaced by its definition, gets arrays that mean the same attention, captured or not."""
+    monkeypatch.setitem(sys.modules, "flashinfer", flashinfer_standin)
+    monkeypatch.setattr(flashinfer, "_WORKSPACE_BYTES", 1 << 10)
+    kept = memory(8, 2, 16, 16)
+    queries, contexts = CASES[case]
+    if fixed:
+        queries = [1] * len(contexts)
+    backend = flashinfer.FlashInferAttention(kept, len(contexts) if fixed else None)
+    check(kept, backend, batch_of(kept, queries, contexts), 1e-5)
+    check(kept, backend, batch_of(kept, queries, [one + 1 for one in contexts]), 1e-5)
+
+
 def test_a_backend_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend whose library is missing, that needs a GPU or that nobody knows is refused with the way out."""
     kept = memory(4, 2, 16, 8)
     with pytest.raises(ConfigError, match="did you mean 'triton'"):
         make_attention("tritn", kept)
-    monkeypatch.setitem(__import__("sys").modules, "flashinfer", None)
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fairprefix\[gpu\]'"):
         make_attention("flashinfer", kept)
-    monkeypatch.setitem(__import__("sys").modules, "flashinfer", pytest)  # anything that can be imported
+    monkeypatch.setitem(sys.modules, "flashinfer", pytest)  # anything that can be imported
     with pytest.raises(ConfigError, match="FlashInfer needs a GPU"):
         make_attention("flashinfer", kept)
 

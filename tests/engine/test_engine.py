@@ -10,11 +10,14 @@ import pytest
 
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import ConfigError
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Client
+from fairprefix.gpu_ref_engine.admission import EstimatedRoom
 from fairprefix.gpu_ref_engine.batch import StepBatch
 from fairprefix.gpu_ref_engine.config import EngineConfig, Nobody, RequestError
 from fairprefix.gpu_ref_engine.engine import Engine, StepError
 from fairprefix.gpu_ref_engine.job import Finish
+from fairprefix.gpu_ref_engine.kvcache import KVCache
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 from fairprefix.gpu_ref_engine.stop import StopWatch
 from fairprefix.gpu_ref_engine.tokenizer import byte_tokenizer
@@ -41,6 +44,7 @@ def test_every_answer_is_the_models_own(policy: str, reservation: str, *, overla
             assert load.ends[id] is (Finish.STOP if wanted[-1] == EOS else Finish.LENGTH)
     assert (lab.engine.preemptions > 0) == (reservation == "none")
     assert lab.runner.most_ahead == 1 + overlap
+    assert any(batch.from_previous is not None for batch in lab.runner.batches) == overlap
 
 
 @pytest.mark.parametrize("setting", ["prefix_cache", "chunk", "max_batch", "pages", "overlap"])
@@ -67,6 +71,40 @@ def test_what_is_cached_is_not_computed_again() -> None:
             lab.engine.step()
     computed = [int(batch.query_lens[0]) for batch in lab.runner.batches if batch.query_lens[0] > 1]
     assert computed == [32], "one chunk of the first prompt, and after it nothing but single tokens"
+
+
+def test_a_prompt_is_shared_while_its_request_still_runs() -> None:
+    """Whoever comes in the next step finds the pages of a prompt that was computed in this one."""
+    lab = Lab()
+    document = list(range(1, 25))
+    lab.engine.add("a", [*document, 40], GREEDY)
+    lab.engine.step()
+    lab.engine.add("b", [*document, 41], GREEDY)
+    lab.engine.step()
+    assert [int(length) for length in lab.runner.batches[1].query_lens] == [1, 1]
+
+
+def test_the_estimate_of_room_learns_from_preemptions() -> None:
+    """The share of outputs reckoned with rises when a request is preempted, and falls while all goes well."""
+    room = EstimatedRoom(KVCache(8, 4, PrefixIndex(4)))
+    first = room.share
+    room.sampled(0)
+    assert room.share < first
+    room.retracted()
+    careful = room.share
+    assert first < careful <= 1
+    room.sampled(0)
+    assert room.share < careful
+
+
+def test_every_preemption_makes_admission_more_careful() -> None:
+    """The estimate of room hears of each preemption."""
+    lab = Lab(pages=20)
+    room, told = lab.engine._scheduler._room, list[float]()
+    retracted = room.retracted
+    room.retracted = lambda: (retracted(), told.append(1))[0]  # type: ignore[method-assign, func-returns-value]
+    drive(lab, seed=1)
+    assert len(told) == lab.engine.preemptions > 0
 
 
 def test_an_answer_is_cached_for_the_next_turn() -> None:
@@ -135,12 +173,13 @@ def test_a_seeded_request_draws_the_same_whatever_runs_beside_it() -> None:
 def test_a_failing_model_costs_the_requests_that_ran_and_no_others(*, overlap: bool) -> None:
     """After a failed step those that ran end with an error, those that waited are answered, no page is lost."""
     lab = Lab(max_batch=2, overlap=overlap)
-    prompts = {f"r{number}": [number + 1] * 5 for number in range(6)}
+    prompts = {f"r{number}": [*range(1, 13), number + 1] for number in range(6)}
     for id, prompt in prompts.items():
         lab.engine.add("a", prompt, GREEDY, id=id)
     lab.engine.step()
 
     def fail(_batch: StepBatch) -> None:
+        lab.runner.memory.fill(-1)  # nobody knows what is in memory now: nothing cached may be used again
         raise RuntimeError("no memory on the device")
 
     lab.runner.on_launch = fail

@@ -25,8 +25,8 @@ def both(dtype: torch.dtype, dim: int = 16) -> tuple[TorchOps, TritonOps]:
         family="qwen3", layers=1, hidden=72, heads=6, kv_heads=2, head_dim=dim, intermediate=100, vocabulary=1,
         longest=64, qk_norm=True,
     )  # fmt: skip
-    rotary = Rotary.of(shape, 64, device=CPU, dtype=dtype)
-    return TorchOps(shape, rotary), TritonOps(shape, rotary)
+    rotary, exact = (Rotary.of(shape, 64, device=CPU, dtype=one) for one in (dtype, torch.float32))
+    return TorchOps(shape, rotary), TritonOps(shape, exact)
 
 
 def random(*size: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -102,8 +102,8 @@ build(paged._attend, attend, sizes | dict(ROWS=64, SPLITS=1))
 build(paged._attend, attend | dict(out="*fp32", weight="*fp32"), sizes | dict(ROWS=16, SPLITS=8))
 norm = dict(values=bf16, residual=bf16, weight=bf16, out=bf16, width="i32", epsilon="fp32")
 build(kernels._norm, norm, dict(ADD=True, BLOCK=4096))
-rotate = dict(qkv=bf16, norm_weight=bf16, cosine=bf16, sine=bf16, positions=i64, rows=i64, keys=bf16, values=bf16,
-              queries=bf16, epsilon="fp32")
+rotate = dict(qkv=bf16, norm_weight=bf16, cosine="*fp32", sine="*fp32", positions=i64, rows=i64,
+              keys=bf16, values=bf16, queries=bf16, epsilon="fp32")
 build(kernels._rotate_and_store, rotate, dict(HEADS=16, KV_HEADS=8, DIM=128, HALF=64, NORM=True))
 build(kernels._gate, dict(gate_up=bf16, out=bf16, width="i32"), dict(BLOCK=1024))
 """

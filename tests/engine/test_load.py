@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
 from fairprefix.core.errors import ConfigError, FairprefixError
 from fairprefix.gpu_ref_engine.errors import MissingExtraError, ModelError, need
 from fairprefix.gpu_ref_engine.load import find_model, load_model
+from fairprefix.gpu_ref_engine.products import Product
 from tests.engine.steps import CPU, Running, generate
 
 
@@ -29,9 +31,8 @@ def test_a_random_model_is_always_there() -> None:
 
 def vars_of(layer: object) -> list[torch.Tensor]:
     """Return the tensors of a layer."""
-    import attrs  # noqa: PLC0415
-
-    return [one for one in attrs.astuple(layer, recurse=False) if one is not None]  # type: ignore[arg-type]
+    parts = [one for one in attrs.astuple(layer, recurse=False) if one is not None]  # type: ignore[arg-type]
+    return [one.matrix if isinstance(one, Product) else one for one in parts]
 
 
 def test_the_longest_sequence_fits_the_memory() -> None:

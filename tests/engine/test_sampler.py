@@ -108,6 +108,18 @@ def test_no_draw_leaves_the_distribution(uniform: float, size: int, seed: int) -
         assert int(choose(logits, plan)[0]) < max(size // 2, 1)
 
 
+@pytest.mark.parametrize("size", [700, 1280, 2500])
+def test_the_last_number_below_one_is_no_exception(size: int) -> None:
+    """The largest random number, where sums round either way, still draws a token that has a probability."""
+    for seed in range(20):
+        logits = torch.randn((1, size), generator=torch.Generator().manual_seed(seed)) * 3
+        logits[0, size // 2 :] = float("-inf")
+        for params in (SamplingParams(), SamplingParams(top_p=0.999)):
+            plan = SamplingPlan.of([Sample(params=params, produced=0)], np.random.default_rng(0))
+            plan.uniform[:] = 1 - 2**-24
+            assert int(choose(logits, plan)[0]) < size // 2
+
+
 def test_a_wide_vocabulary_is_cut_right() -> None:
     """Top-p over a vocabulary that is too wide for a partial sort keeps the same tokens as the definition."""
     logits = torch.randn((1, 5000), generator=torch.Generator().manual_seed(1)) * 4

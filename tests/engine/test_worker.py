@@ -15,7 +15,7 @@ from fairprefix.gpu_ref_engine.config import EngineConfig
 from fairprefix.gpu_ref_engine.engine import Engine
 from fairprefix.gpu_ref_engine.job import Finish, Job, Output
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
-from fairprefix.gpu_ref_engine.worker import MOST_FAILURES, EngineStoppedError, EngineWorker, Stream
+from fairprefix.gpu_ref_engine.server.worker import MOST_FAILURES, EngineStoppedError, EngineWorker, Stream
 from tests.engine.fake import FakeRunner, continuation
 
 
@@ -133,6 +133,23 @@ def test_an_engine_that_fails_again_and_again_is_broken_and_says_so() -> None:
             assert "the device is gone" in worker.failed
             with pytest.raises(EngineStoppedError, match="the device is gone"):
                 worker.open(jobs(worker, [90]))
+
+    run(work())
+
+
+def test_an_engine_that_cannot_even_give_up_is_broken_and_leaves_nobody_waiting() -> None:
+    """Whatever goes wrong in the thread, it does not die in silence: every request ends with an error."""
+
+    def fail() -> list[Output]:
+        raise ValueError("a bug")
+
+    async def work() -> None:
+        async with working(FakeRunner()) as worker:
+            worker.engine.step = fail  # type: ignore[method-assign]
+            outputs = await collect(worker.open(jobs(worker, [1, 2])))
+            assert outputs[-1].finish is Finish.ERROR
+            assert worker.failed is not None
+            assert "ValueError: a bug" in worker.failed
 
     run(work())
 

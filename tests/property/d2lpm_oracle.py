@@ -1,6 +1,7 @@
 """D2LPM transcribed from Algorithm 2 (arXiv 2501.14312): tables, loops and lists, and nothing of the library.
 
-What the paper leaves open is filled in the most literal way: of equally loaded workers the one chosen longest ago;
+What the paper leaves open is filled in the most literal way: of equally loaded workers the one that was chosen, or
+joined, longest ago;
 prompts, outputs and weights as described where the options are documented. A worker that is suspended, or to be
 avoided, has no say in whether all are refilled.
 """
@@ -65,6 +66,7 @@ class D2LPMOracle:
     averages: dict[str, int] = field(default_factory=dict)
     out: dict[str, OracleRequest] = field(default_factory=dict)
     picks: int = 0
+    """Dispatches, and workers that joined."""
 
     def gain(self, client: str, worker: str) -> int:
         """Return what one refill brings."""
@@ -72,7 +74,8 @@ class D2LPMOracle:
 
     def join(self, name: str, weight: int, capacity: int) -> None:
         """Enter a worker as after a refill."""
-        self.workers[name] = OracleWorker(weight, capacity)
+        self.picks += 1
+        self.workers[name] = OracleWorker(weight, capacity, last=self.picks)
         for client, table in self.q.items():
             table[name] = self.gain(client, name)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 1024
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -10,14 +12,11 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 def write_model(folder: Path) -> Path:
     """Write model and tokenizer, and return the folder."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
+    torch: Any = import_module("torch")
+    transformers: Any = import_module("transformers")
+    tokenizers: Any = import_module("tokenizers")
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=128,
@@ -29,10 +28,12 @@ def write_model(folder: Path) -> Path:
         eos_token_id=1,
         pad_token_id=2,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w3"))
-    words.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w3")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token="w0", eos_token="w1", pad_token="w2", unk_token="w3"
     )
     tokenizer.chat_template = TEMPLATE

@@ -39,7 +39,8 @@ class Result:
     flood: Sequence[Answer]
     light: Sequence[Answer]
     seconds: float
-    cpu: float = 0.0
+    steps: int = 0
+    """Of the engine."""
     hit_rate: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -79,7 +80,7 @@ async def ask(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
 
 
 async def flood_and_light(
-    url: str, salt: str, *, requests: int = 120, light: int = 8, tokens: int = 48, pause: float = 0.15
+    url: str, salt: str, *, requests: int = 100, light: int = 8, tokens: int = 48, pause: float = 0.15
 ) -> Result:
     """Let one client send everything at once, and another one a request now and then.
 

@@ -140,7 +140,7 @@ def settings(
 
 def make_scheduler(make: Any, config: Settings) -> Any:  # noqa: ANN401 (vLLM's types vary)
     """Return a scheduler; `make` is called as vLLM calls it."""
-    spec = _call(
+    spec = call(
         FullAttentionSpec, block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32, use_mla=False
     )
     blocks = config.cache_config.num_gpu_blocks  # type: ignore[attr-defined]
@@ -166,19 +166,18 @@ def make_request(id: str, prompt: list[int], longest_output: int, client: object
     """Return a request of vLLM's."""
     extra = {} if client is None else {"extra_args": {"fairprefix_client": client}}
     params = SamplingParams(max_tokens=longest_output, ignore_eos=True, **extra)
-    return _call(
-        Request,
-        request_id=id,
-        prompt_token_ids=prompt,
-        sampling_params=params,
-        pooling_params=None,
-        eos_token_id=2,
-        block_hasher=kv_cache_utils.get_request_block_hasher(BLOCK, sha256),
-        **more,
-    )
+    usual = {
+        "request_id": id,
+        "prompt_token_ids": prompt,
+        "sampling_params": params,
+        "pooling_params": None,
+        "eos_token_id": 2,
+        "block_hasher": kv_cache_utils.get_request_block_hasher(BLOCK, sha256),
+    }
+    return call(Request, **{**usual, **more})
 
 
-def _call(make: Any, **wanted: object) -> Any:  # noqa: ANN401
+def call(make: Any, **wanted: object) -> Any:  # noqa: ANN401
     """Call with those arguments that this version knows."""
     return make(**_known(make, wanted))
 
@@ -244,7 +243,7 @@ class Runner:
     def _carry_out(self, plan: Any) -> ModelRunnerOutput:  # noqa: ANN401
         ids = list(plan.num_scheduled_tokens)
         sampled = [self._tokens(self.scheduler.requests[id], plan) for id in ids]
-        return _call(
+        return call(
             ModelRunnerOutput,
             req_ids=ids,
             req_id_to_index={id: i for i, id in enumerate(ids)},

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 import httpx
-import psutil
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate" / "vllm.md"
 ON_A_CPU = (
@@ -109,12 +108,6 @@ class Server:
             for key, value in self.metrics(name).items()
             if key.partition("{")[0] == name and all(part in key for part in having)
         )
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of all its processes."""
-        times = [process.cpu_times() for process in psutil.Process(self.process.pid).children(recursive=True)]
-        own = psutil.Process(self.process.pid).cpu_times()
-        return float(sum(t.user + t.system for t in [own, *times]))
 
     def idle(self, patience: float = 30) -> None:
         """Wait until nothing runs and nothing waits, for vLLM and for us."""

@@ -20,7 +20,8 @@ from attrs import define, field
 from fairprefix.core.errors import HostError, at_least
 from fairprefix.core.request import Client, Request
 from fairprefix.core.routing import Choice, WorkerName
-from fairprefix.core.worker_index import ApproximateIndex, WorkerIndex
+from fairprefix.core.run_index import ApproximateIndex
+from fairprefix.core.worker_index import WorkerIndex
 from fairprefix.core.workers import Worker, Workers, slots_of
 
 

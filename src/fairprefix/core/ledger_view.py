@@ -44,14 +44,17 @@ class LedgerView:
         entry = self.ledger.best(self.worker, self._ask, self._deferred)
         return entry.request if entry else None
 
-    def plan(self, limit: int) -> Sequence[Request]:
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
         """Return the next `limit` requests, as if each were taken in its turn. O(clients + requests queued)."""
         at_least("limit", limit, 0)
+        left = at_least("budget", budget, 0) if budget is not None else None
         undo = self.ledger.mark()
         planned: list[Request] = []
-        while len(planned) < limit and (request := self.peek()):
+        while len(planned) < limit and left != 0 and (request := self.peek()):
             planned.append(request)
-            self.take(request.id, extend=request.input_tokens - self._ask(request), reserve=0)
+            extend = request.input_tokens - self._ask(request)
+            self.take(request.id, extend=extend, reserve=0)
+            left = left and max(left - extend, 0)
         undo()
         return planned
 

@@ -15,11 +15,15 @@ from fairprefix.core.errors import HostError, SnapshotError, at_least
 from fairprefix.core.request import BlockHash, Client, Request
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.core.routing import Choice, WorkerName
+from fairprefix.core.run_index import ApproximateIndex
 from fairprefix.core.snapshot import SCHEMA
-from fairprefix.core.worker_index import INDEXES, ExactIndex, WorkerIndex
+from fairprefix.core.worker_index import ExactIndex, WorkerIndex
 from fairprefix.core.workers import Worker, Workers
 
 _FORMAT = "fairprefix.router"
+_INDEXES: Mapping[str, type[ApproximateIndex | ExactIndex]] = {
+    index.kind: index for index in (ApproximateIndex, ExactIndex)
+}
 
 
 @define(eq=False)
@@ -51,7 +55,7 @@ class BaseRouter(ABC):
 
     def __init__(self, config: RouterConfig, index: WorkerIndex | None = None) -> None:
         self.config = config
-        self.index: WorkerIndex = INDEXES[config.index]() if index is None else index
+        self.index: WorkerIndex = _INDEXES[config.index]() if index is None else index
         self.workers = Workers()
         self._dispatched: dict[str, Dispatched] = {}
 

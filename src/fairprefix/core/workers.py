@@ -42,7 +42,7 @@ class Worker:
     load: int = 0
     """Requests dispatched to it and not finished."""
     turn: int = 0
-    """Number of the dispatch that it was last chosen for; 0: never."""
+    """Number of the dispatch that it was last chosen for, or of its joining: no two workers have the same."""
     suspended: bool = False
 
 
@@ -53,7 +53,7 @@ class Workers:
         self.usable = 0
         """The set of workers that are not suspended."""
         self.turn = 0
-        """Number of the last dispatch."""
+        """Number of the last dispatch, or joining."""
         self._slots: list[Worker | None] = []
         self._named: dict[WorkerName, Worker] = {}
         self._order: list[int] = []
@@ -100,8 +100,9 @@ class Workers:
         if slot == len(self._slots):
             self._slots.append(None)
             self._order.append(0)
-        worker = self._slots[slot] = self._named[name] = Worker(name, slot, weight, blocks)
-        self._order[slot] = 0
+        self.turn += 1
+        worker = self._slots[slot] = self._named[name] = Worker(name, slot, weight, blocks, turn=self.turn)
+        self._reorder(worker)
         self.usable |= 1 << slot
         return worker
 

@@ -53,7 +53,7 @@ class _Flight:
 
 
 class Engine:
-    """Runs a model under a policy. Not thread-safe: `fairprefix.gpu_ref_engine.worker` gives it a thread.
+    """Runs a model under a policy. Not thread-safe: `fairprefix.gpu_ref_engine.server.worker` gives it a thread.
 
     Args:
         runner: the model on its device.

@@ -36,7 +36,7 @@ def cuda_recorder() -> Record:
     pool = torch.cuda.graph_pool_handle()
 
     def record(work: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
-        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side: torch.cuda.Stream = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
@@ -75,6 +75,9 @@ class DecodeGraphs:
     ) -> None:
         self._model = model
         self._sizes = sorted(sizes)
+        result = (self._sizes[-1], model.memory.shape.vocabulary)
+        self._logits = torch.empty(result, device=model.memory.device)
+        """Of all sizes: one at a time is replayed."""
         self._captured = {
             size: self._capture(size, fixed(size), previous, record) for size in reversed(self._sizes)
         }
@@ -88,7 +91,7 @@ class DecodeGraphs:
             tokens, source, positions, slots = inputs
             fed = torch.where(source >= 0, previous[source.clamp(min=0)], tokens)
             step = StepTensors(tokens=fed, positions=positions, slots=slots, sample_at=every_row)
-            return self._model.forward(step, attention).float()
+            return self._logits[:size].copy_(self._model.forward(step, attention))  # in float32
 
         empty = np.zeros(0, np.int64)
         nothing = StepBatch(

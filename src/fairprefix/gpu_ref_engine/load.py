@@ -87,8 +87,8 @@ def find_model(name: str, *, device: torch.device, seed: int = 0) -> Found:
         source, tokenizer = gguf_source(file, shape), gguf_tokenizer(file)
     else:
         raise ModelError(
-            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: expected {RANDOM}, {', '.join(LIBRARY)}, "
-            "a GGUF file or a directory of safetensors"
+            f"there is no model {name!r}{nearest(name, [RANDOM, *LIBRARY])}: "
+            f"expected {RANDOM}, {', '.join(LIBRARY)}, a GGUF file or a directory of safetensors"
         )
     return Found(name=path.stem, shape=shape, source=source, tokenizer=_padded(tokenizer, shape), random=False)
 
@@ -166,9 +166,9 @@ def assemble(
         tokens = _room(shape, device, dtype) if kv_tokens is None else at_least("kv_tokens", kv_tokens, page_size)
         pages = -(-tokens // page_size)
         memory = KvMemory(shape=shape, pages=pages, page_size=page_size, dtype=dtype, device=device)
-        rotary = Rotary.of(shape, memory.longest, device=device, dtype=dtype)
+        ops = _ops(memory)
     attention, fixed = make_attention(backend, memory)
-    model = Model(weights=weights, ops=_ops(shape, rotary, device), memory=memory)
+    model = Model(weights=weights, ops=ops, memory=memory)
     runner = ModelRunner(model, attention, seed=seed)
     if fixed is not None and graphs and device.type == "cuda":
         with torch.inference_mode():
@@ -176,13 +176,15 @@ def assemble(
     return runner
 
 
-def _ops(shape: Architecture, rotary: Rotary, device: torch.device) -> Ops:
+def _ops(memory: KvMemory) -> Ops:
+    shape, device = memory.shape, memory.device
     if device.type != "cuda":
-        return TorchOps(shape, rotary)
+        return TorchOps(shape, Rotary.of(shape, memory.longest, device=device, dtype=memory.dtype))
     need("triton", "gpu")
     from fairprefix.gpu_ref_engine.kernels import TritonOps  # noqa: PLC0415 (an extra)
 
-    return TritonOps(shape, rotary)
+    # The kernel computes in float32 anyway, so the tables may as well be exact.
+    return TritonOps(shape, Rotary.of(shape, memory.longest, device=device, dtype=torch.float32))
 
 
 def _room(shape: Architecture, device: torch.device, dtype: torch.dtype) -> int:

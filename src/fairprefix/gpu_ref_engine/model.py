@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from fairprefix.gpu_ref_engine.attention.base import Attention, KvMemory
 from fairprefix.gpu_ref_engine.ops import Ops
@@ -45,10 +45,10 @@ class Model:
             if last:  # from here on only the rows that are sampled matter
                 mixed, residual = mixed[step.sample_at], residual[step.sample_at]
             normed, residual = self.ops.add_norm(mixed, residual, layer.mlp_norm)
-            gated = self.ops.gate(linear(normed, layer.gate_up, layer.gate_up_bias))
+            gated = self.ops.gate(layer.gate_up(normed))
             following = self.weights.norm if last else layers[index + 1].input_norm
-            normed, residual = self.ops.add_norm(linear(gated, layer.down, layer.down_bias), residual, following)
-        return linear(normed, self.weights.head)
+            normed, residual = self.ops.add_norm(layer.down(gated), residual, following)
+        return self.weights.head(normed)
 
     def _attend(
         self,
@@ -59,11 +59,10 @@ class Model:
         rows: Tensor,
         attention: Attention,
     ) -> Tensor:
-        qkv = linear(normed, layer.qkv, layer.qkv_bias)
         query = self.ops.rotate_and_store(
-            qkv, layer.qk_norm, positions, rows, self.memory.keys[index], self.memory.values[index]
+            layer.qkv(normed), layer.qk_norm, positions, rows, self.memory.keys[index], self.memory.values[index]
         )
-        return linear(attention.run(index, query), layer.output, layer.output_bias)
+        return layer.output(attention.run(index, query))
 
     @property
     def dtype(self) -> torch.dtype:

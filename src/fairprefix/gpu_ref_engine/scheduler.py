@@ -94,12 +94,11 @@ class Scheduler:
 
     def add(self, job: Job) -> None:
         """Queue a new request."""
-        before = perf_counter_ns()
+        before = self._profile.clock()
         self._policy.arrive(job.request)
-        now = perf_counter_ns()
-        self._profile.charge(POLICY, now - before)
+        self._profile.charge(POLICY, self._profile.clock() - before)
         self.waiting[job.id] = job
-        self._observer.queued(job.client, now, +1)
+        self._observer.queued(job.client, perf_counter_ns(), +1)
         self._pass_due = self._steps
 
     def end(self, job: Job) -> None:
@@ -108,9 +107,9 @@ class Scheduler:
             self._observer.queued(job.client, job.finished_ns, -1)
         else:
             self._stop(job)
-        before = perf_counter_ns()
+        before = self._profile.clock()
         self._policy.finish(job.id, output=job.produced)
-        self._profile.move(POLICY, perf_counter_ns() - before)
+        self._profile.move(POLICY, self._profile.clock() - before)
         self._observer.finished(job)
         self._pass_due = self._steps
 

@@ -45,6 +45,6 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
     """Return an event that happens once the device has done all it was given so far; None: it has already."""
     if device.type != "cuda":
         return None
-    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event: torch.cuda.Event = torch.cuda.Event()
     event.record()
     return event

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairprefix.gpu_ref_engine.architecture import Architecture
 from fairprefix.gpu_ref_engine.errors import ModelError
+from fairprefix.gpu_ref_engine.products import Product
 
 Source = Callable[[str, tuple[int, ...]], Tensor]
 """From a tensor's name in Hugging Face's layout, and its size, to the tensor in any floating-point type."""
@@ -17,22 +18,18 @@ Source = Callable[[str, tuple[int, ...]], Tensor]
 
 @frozen(eq=False, kw_only=True)
 class LayerWeights:
-    """One transformer layer; matrices are [out, in]."""
+    """One transformer layer."""
 
     input_norm: Tensor
-    qkv: Tensor
+    qkv: Product
     """Queries, then keys, then values."""
-    qkv_bias: Tensor | None
     qk_norm: Tensor | None
     """[heads + kv_heads, head_dim]: the norm of every query head, then of every key head."""
-    output: Tensor
-    output_bias: Tensor | None
+    output: Product
     mlp_norm: Tensor
-    gate_up: Tensor
+    gate_up: Product
     """The gate, then what it gates."""
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    down: Product
 
 
 @frozen(eq=False, kw_only=True)
@@ -43,8 +40,8 @@ class Weights:
     """[vocabulary, hidden]"""
     layers: Sequence[LayerWeights]
     norm: Tensor
-    head: Tensor
-    """[vocabulary, hidden]; the embedding itself where the two are tied."""
+    head: Product
+    """The embedding itself, where the two are tied."""
 
 
 def pack(shape: Architecture, source: Source, *, device: torch.device, dtype: torch.dtype) -> Weights:
@@ -59,7 +56,9 @@ def pack(shape: Architecture, source: Source, *, device: torch.device, dtype: to
         embedding=embedding,
         layers=[_layer(shape, fetch, f"model.layers.{index}.") for index in range(shape.layers)],
         norm=fetch("model.norm.weight", shape.hidden),
-        head=embedding if shape.tied else fetch("lm_head.weight", shape.vocabulary, shape.hidden),
+        head=Product.of(
+            embedding if shape.tied else fetch("lm_head.weight", shape.vocabulary, shape.hidden), None
+        ),
     )
 
 
@@ -76,9 +75,12 @@ class _Fetch:
             raise ModelError(f"tensor {name!r} has shape {list(tensor.shape)}: expected {list(size)}")
         return tensor.to(self.device, self.dtype).contiguous()
 
-    def stacked(self, prefix: str, parts: dict[str, int], suffix: str, *inner: int) -> Tensor:
-        """Return several tensors one below the other; `parts` has their heights by name."""
-        return torch.cat([self(f"{prefix}{part}.{suffix}", rows, *inner) for part, rows in parts.items()])
+    def product(self, prefix: str, parts: dict[str, int], inputs: int, *, biased: bool) -> Product:
+        """Return the product with several matrices one below the other; `parts` has their heights by name."""
+        matrix = torch.cat([self(f"{prefix}{part}.weight", rows, inputs) for part, rows in parts.items()])
+        if not biased:
+            return Product.of(matrix, None)
+        return Product.of(matrix, torch.cat([self(f"{prefix}{part}.bias", rows) for part, rows in parts.items()]))
 
 
 def _layer(shape: Architecture, fetch: _Fetch, prefix: str) -> LayerWeights:
@@ -88,16 +90,12 @@ def _layer(shape: Architecture, fetch: _Fetch, prefix: str) -> LayerWeights:
     gate_up = {"gate_proj": shape.intermediate, "up_proj": shape.intermediate}
     return LayerWeights(
         input_norm=fetch(f"{prefix}input_layernorm.weight", shape.hidden),
-        qkv=fetch.stacked(attention, qkv, "weight", shape.hidden),
-        qkv_bias=fetch.stacked(attention, qkv, "bias") if shape.qkv_bias else None,
+        qkv=fetch.product(attention, qkv, shape.hidden, biased=shape.qkv_bias),
         qk_norm=_qk_norm(shape, fetch, attention) if shape.qk_norm else None,
-        output=fetch(f"{attention}o_proj.weight", shape.hidden, width),
-        output_bias=fetch(f"{attention}o_proj.bias", shape.hidden) if shape.output_bias else None,
+        output=fetch.product(attention, {"o_proj": shape.hidden}, width, biased=shape.output_bias),
         mlp_norm=fetch(f"{prefix}post_attention_layernorm.weight", shape.hidden),
-        gate_up=fetch.stacked(mlp, gate_up, "weight", shape.hidden),
-        gate_up_bias=fetch.stacked(mlp, gate_up, "bias") if shape.mlp_bias else None,
-        down=fetch(f"{mlp}down_proj.weight", shape.hidden, shape.intermediate),
-        down_bias=fetch(f"{mlp}down_proj.bias", shape.hidden) if shape.mlp_bias else None,
+        gate_up=fetch.product(mlp, gate_up, shape.hidden, biased=shape.mlp_bias),
+        down=fetch.product(mlp, {"down_proj": shape.hidden}, shape.intermediate, biased=shape.mlp_bias),
     )
 
 

@@ -271,7 +271,7 @@ class HostedPolicy:
                 input_tokens=request.input_tokens,
                 extend=receipt.extend,
                 charged=receipt.charged,
-                hold=self.config.cost.output * max(self._hold.get(request.client, 0), 0),
+                hold=self.config.cost_output * max(self._hold.get(request.client, 0), 0),
                 waited_ns=self._clock_ns() - entry.arrived_ns,
             )
         else:

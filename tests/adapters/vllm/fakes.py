@@ -30,7 +30,7 @@ class Status(Enum):
     FINISHED_ABORTED = 6
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class FakeRequest:
     """A request as vLLM has it."""
 

@@ -125,5 +125,3 @@ VTC = (
 EVEN = _scope("full, all even", _full(3, 2), _alike(TWO, SMALL), "end", quantum=4, cost_extend=2, cost_output=2)
 FORGIVEN = _scope("full, debt forgiven", _full(3, 2), _alike(TWO), "end", "abort", quantum=1)
 SHORT = _scope("full, short outputs", _full(4, 1), _alike(SMALL), "end", quantum=2)
-
-# D2LPM: a scope describes several workers, and `World` holds a dispatcher beside one DLPM for each of them.

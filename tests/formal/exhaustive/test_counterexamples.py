@@ -249,7 +249,7 @@ def test_the_lemma_of_vtc_is_too_small_where_cached_prompts_take_no_memory_of_th
     assert _counters_apart(extend_only, engine, hot(1, 1)) == 2
 
 
-# D2LPM: a client that is backlogged at some worker is not backlogged at every worker; its place is here.
+# D2LPM: test_backlogged_anywhere.py.
 
 
 def test_every_policy_is_made_by_the_catalog() -> None:

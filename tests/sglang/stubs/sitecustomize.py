@@ -7,6 +7,7 @@ torchvision registers shapes for is all that its import needs.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from typing import Any
 
@@ -25,8 +26,7 @@ class DeclareOperators(MetaPathFinder):
     def find_spec(self, fullname: str, _path: object = None, _target: object = None) -> None:
         """Act on the first import of torchvision."""
         if fullname == "torchvision" and self._library is None:
-            import torch
-
+            torch: Any = import_module("torch")
             self._library = torch.library.Library("torchvision", "DEF")
             for operator in _OPERATORS:
                 self._library.define(operator)

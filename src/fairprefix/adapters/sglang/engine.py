@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from fairprefix.adapters.sglang.sharing import Sharing
-from fairprefix.adapters.sglang.support import MATCHERS, MATCHING, refuse
+from fairprefix.adapters.sglang.support import KEY, MATCH_PARAMS, SCHEDULE_POLICY, refuse
 from fairprefix.adapters.sglang.views import Batch, Req
 from fairprefix.core.bounds import Engine
 
@@ -40,8 +40,8 @@ class SchedulerView:
     def __init__(self, scheduler: Any, ranks: Ranks) -> None:
         self._scheduler = scheduler
         self.ranks = ranks
-        module = import_module(MATCHING)
-        self._match = _matcher(module)
+        module = import_module(SCHEDULE_POLICY)
+        self._cached_tokens = _question()
         self._tree = scheduler.tree_cache
         self._shares = not getattr(self._tree, "disable", False)
         self.output_estimate: int = module.CLIP_MAX_NEW_TOKENS
@@ -55,12 +55,8 @@ class SchedulerView:
         return waiting
 
     def matched(self, req: Req) -> int:
-        """Ask the tree how many tokens of a waiting request are cached, as SGLang does it itself."""
-        if not self._shares:
-            return 0
-        self._match(req, self._tree)
-        tokens = getattr(req, "num_matched_prefix_tokens", None)
-        return int(tokens) if tokens is not None else len(getattr(req, "prefix_indices", ()))
+        """Ask the tree how many tokens of a waiting request are cached, on the device or the host."""
+        return self._cached_tokens(req, self._tree) if self._shares else 0
 
     def room(self, running: Any) -> int:
         """Return how many requests could be admitted at most."""
@@ -146,15 +142,26 @@ def admitted(batch: Batch) -> list[tuple[Req, int, int]]:
     return [triple for triple in triples if id(triple[0]) not in decoding]
 
 
-def _matcher(module: Any) -> Callable[[Req, Any], object]:
-    """Return what matches a request against a tree and keeps the result on the request."""
-    newest, older = MATCHERS
-    if hasattr(module, newest):
-        matcher: Callable[[Req, Any], object] = getattr(module, newest)
-        return matcher
-    function = getattr(module, older)
-    named = {"include_req": True} if hasattr(module, "zero_match_result") else {}
-    return lambda req, tree: function(tree, req, **named)
+def _question() -> Callable[[Req, Any], int]:
+    """Return what asks a tree about a request: its public look-up, which leaves the request as it is."""
+    params, make_key = _class(MATCH_PARAMS), _class(KEY)
+    salted = "cache_salt" in inspect.signature(make_key.__init__).parameters
+
+    def ask(req: Any, tree: Any) -> int:
+        tokens = req.origin_input_ids + req.output_ids if req.output_ids else req.origin_input_ids
+        key = make_key(token_ids=tokens, extra_key=req.extra_key)
+        if salted:
+            key.cache_salt = req.cache_salt
+        found = tree.match_prefix(params(key=key))
+        device = found.device_prefix_len if hasattr(found, "device_prefix_len") else len(found.device_indices)
+        return min(int(device + found.host_hit_length), len(tokens) - 1)
+
+    return ask
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def _sharing(module: Any) -> Sharing | None:

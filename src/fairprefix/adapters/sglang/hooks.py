@@ -55,7 +55,7 @@ class Attached:
     def export(self) -> None:
         """Write the figures, if it is time."""
         if self.exporter is not None:
-            self.exporter.update(idle=self.stopped or not self.bridge.policy.live)
+            self.exporter.changed()
 
 
 def give_up(problem: Exception) -> None:
@@ -64,7 +64,7 @@ def give_up(problem: Exception) -> None:
 
 
 class SchedulerHooks:
-    """The five hooks of a scheduler process.
+    """The hooks of a scheduler process.
 
     Args:
         config: of the policy.
@@ -145,6 +145,13 @@ class SchedulerHooks:
         attached: Attached = getattr(scheduler, ATTACHED)
         attached.tell(attached.bridge.processed, batch)
         attached.export()
+
+    @staticmethod
+    def idle(scheduler: Any) -> None:
+        """Before `Scheduler.on_idle`: the last figures."""
+        attached: Attached = getattr(scheduler, ATTACHED)
+        if attached.exporter is not None:
+            attached.exporter.idle()
 
     @staticmethod
     def queued(_result: Any, scheduler: Any, req: Any, *_args: Any, **_kwargs: Any) -> None:

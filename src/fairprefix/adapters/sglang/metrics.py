@@ -28,25 +28,34 @@ class Gauges(Protocol):
 
 
 class Exporter:
-    """Writes the figures once a second, or seldom if that takes long, and once nothing is left to do."""
+    """Writes the figures once a second, or seldom if that takes long, and always the last ones."""
 
     def __init__(self, gauges: Gauges, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._gauges = gauges
         self._clock_ns = clock_ns
         self._next = self._next_idle = 0
-        self._was_idle = False
+        self._changed = True
 
-    def update(self, *, idle: bool) -> None:
-        """Write if it is time, or if the scheduler has just run idle and nobody waits for it."""
-        now = self._clock_ns()
-        fell_idle, self._was_idle = idle and not self._was_idle, idle
-        if now < (self._next_idle if fell_idle else self._next):
+    def changed(self) -> None:
+        """Note that something has happened; write if it is time."""
+        self._changed = True
+        self._write(self._next)
+
+    def idle(self) -> None:
+        """Write what has not been written; called again and again while there is nothing to do."""
+        if self._changed:
+            self._write(self._next_idle)
+
+    def _write(self, due: int) -> None:
+        began = self._clock_ns()
+        if began < due:
             return
         self._gauges.update()
+        self._changed = False
         done = self._clock_ns()
-        pause = _SHARE * (done - now)
+        pause = _SHARE * (done - began)
         self._next = done + max(_SECOND, pause)
-        self._next_idle = done + (pause if done - now > _SHORT else 0)
+        self._next_idle = done + (pause if done - began > _SHORT else 0)
 
 
 def exporter_for(samples: Callable[[], Iterable[Sample]], ranks: Ranks) -> Exporter:

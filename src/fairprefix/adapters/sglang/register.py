@@ -43,6 +43,7 @@ def register() -> None:
         f"{SCHEDULER}.get_new_batch_prefill": (scheduler.new_batch, kinds.AROUND),
         f"{SCHEDULER}.process_batch_result": (scheduler.processed, kinds.AFTER),
         f"{SCHEDULER}._add_request_to_queue": (scheduler.queued, kinds.AFTER),
+        f"{SCHEDULER}.on_idle": (scheduler.idle, kinds.BEFORE),
     }
     for target in TARGETS:
         if target.endswith("generate_request"):

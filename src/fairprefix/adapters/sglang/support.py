@@ -17,9 +17,17 @@ PLUGINS = "sglang.srt.plugins.hook_registry"
 
 ORDER = "sglang.srt.managers.schedule_policy.SchedulePolicy.calc_priority"
 SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
-MATCHING = "sglang.srt.managers.schedule_policy"
-MATCHERS = ("match_kv_cache", "match_prefix_for_req")
-"""What matches one request against the tree, newest name first; either may be imported into MATCHING."""
+SCHEDULE_POLICY = "sglang.srt.managers.schedule_policy"
+MATCH_PARAMS = "sglang.srt.mem_cache.base_prefix_cache.MatchPrefixParams"
+KEY = "sglang.srt.mem_cache.radix_cache.RadixKey"
+NAMES = (
+    MATCH_PARAMS,
+    KEY,
+    f"{SCHEDULE_POLICY}.CLIP_MAX_NEW_TOKENS",
+    f"{SCHEDULE_POLICY}.IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD",
+    f"{SCHEDULE_POLICY}.IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD",
+)
+"""Everything else that is used by name."""
 
 TARGETS = {
     ORDER: ("self", "waiting_queue", "running_batch"),
@@ -27,6 +35,7 @@ TARGETS = {
     f"{SCHEDULER}.get_new_batch_prefill": ("self",),
     f"{SCHEDULER}.process_batch_result": ("self", "batch"),
     f"{SCHEDULER}._add_request_to_queue": ("self", "req", "is_retracted"),
+    f"{SCHEDULER}.on_idle": ("self",),
     "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request": ("self", "obj", "request"),
     "sglang.srt.managers.io_struct.GenerateReqInput.__getitem__": ("self",),
     "sglang.srt.entrypoints.openai.serving_chat.OpenAIServingChat._convert_to_internal_request": (
@@ -77,8 +86,10 @@ def check_targets() -> None:
         found = tuple(inspect.signature(resolve(target)).parameters)[: len(expected)]
         if found != expected:
             refuse(f"{target} of this SGLang takes {', '.join(found)}; expected {', '.join(expected)}")
-    if not any(hasattr(import_module(MATCHING), name) for name in MATCHERS):
-        refuse(f"{MATCHING} of this SGLang has none of {', '.join(MATCHERS)}")
+    for path in NAMES:
+        module, _, name = path.rpartition(".")
+        if not hasattr(_module(module, path), name):
+            refuse(f"this SGLang has no {path}")
 
 
 def resolve(target: str) -> Any:
@@ -89,8 +100,15 @@ def resolve(target: str) -> Any:
     """
     module_path, class_name, name = target.rsplit(".", 2)
     try:
-        return getattr(getattr(import_module(module_path), class_name), name)
-    except (ImportError, AttributeError) as problem:
+        return getattr(getattr(_module(module_path, target), class_name), name)
+    except AttributeError as problem:
+        refuse(f"this SGLang has no {target} ({problem})")
+
+
+def _module(path: str, target: str) -> Any:
+    try:
+        return import_module(path)
+    except ImportError as problem:
         refuse(f"this SGLang has no {target} ({problem})")
 
 

@@ -5,8 +5,8 @@ are cached, and the removal from the pool's map of hashes. `IndexedPrefixes` is 
 follows the index, and looks at the cache itself before a request is offered. Both change nothing in the cache, its
 order of eviction or its statistics.
 
-Within a step the index may show more than is cached, since evictions reach it between steps, and never less. So a
-candidate that is found to have less than it was ranked by just takes its new place, and the order is exact.
+Evictions reach the index when something is cached, and before each step: until then it may show too much. So a
+candidate may be found to have less cached than it was ranked by; it takes its new place then.
 """
 
 from __future__ import annotations
@@ -23,27 +23,36 @@ from fairprefix.core.request import BlockHash, Request
 _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
 _ONLY_GROUP = bytes(_GROUP_BYTES)
+_GONE = -1
 
 
-@define(eq=False, slots=True)
+@define(eq=False)
 class _Run:
-    """Blocks of a chain that were cached together and have not been evicted, `start` to `end`."""
+    """Blocks of a chain that were cached together, less those that have been evicted."""
 
     chain: Sequence[BlockHash]
     start: int
-    end: int
+    ids: list[int]
+    """Of the blocks from `start` on; _GONE where one was evicted before those behind it."""
 
-    def take(self, block: BlockHash) -> int:
-        """Return the place of a block in the chain; whole chains are evicted from their tails."""
-        end = self.end - 1
-        if end >= self.start and self.chain[end] == block:
-            self.end = end
-            return end
-        return self.chain.index(block, self.start)
+    def take(self, id: int) -> int:
+        """Take out a block; return its place in the chain. Whole chains are evicted from their tails."""
+        ids = self.ids
+        if ids[-1] == id:
+            ids.pop()
+            place = self.start + len(ids)
+            while ids and ids[-1] == _GONE:
+                ids.pop()
+            return place
+        place = ids.index(id)
+        ids[place] = _GONE
+        return self.start + place
 
 
 class BlockFeed:
-    """Tells an index what a block pool caches, at once, and what it evicts, when it is asked to.
+    """Tells an index what a block pool caches and evicts, in the order in which it happens.
+
+    Nothing in here looks up a hash but what vLLM has just looked up itself: blocks are known by their numbers.
 
     Args:
         pool: the block pool, with one cache group.
@@ -55,9 +64,10 @@ class BlockFeed:
         self._pool = pool
         self._index = index
         self._shield = shield
-        self._runs: dict[BlockHash, _Run] = {}
-        """For each cached block the run that it was cached with."""
-        self._removed: list[bytes] = []
+        self._runs: list[_Run | None] = [None] * pool.num_gpu_blocks
+        """For each block the run that it was cached with."""
+        self._removed: list[int] = []
+        """Blocks evicted since the last flush; ~block where another copy of the same contents is left."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._cached
         self._listen_to_removals()
@@ -65,7 +75,7 @@ class BlockFeed:
     def restart(self, index: PrefixIndex) -> None:
         """Begin anew after the pool has forgotten everything that it had cached."""
         self._index = index
-        self._runs.clear()
+        self._runs = [None] * len(self._runs)
         self._removed.clear()
         self._listen_to_removals()
 
@@ -73,19 +83,17 @@ class BlockFeed:
         """Hand the evictions since the last time to the index, neighbours together."""
         if not self._removed:
             return
-        removed = self._removed[:]
-        self._removed.clear()
-        still_there, forget = self._pool.cached_block_hash_to_block.get_one_block, self._runs.pop
+        runs = self._runs
         chain: Sequence[BlockHash] = ()
         start = end = 0
-        for key in removed:
-            block = key[:-_GROUP_BYTES]
-            if still_there(key) is not None:
-                continue  # another copy is left, or it has been cached again
-            run = forget(block, None)
+        for number in self._removed:
+            id = number if number >= 0 else ~number
+            run, runs[id] = runs[id], None
             if run is None:
                 continue
-            place = run.take(block)
+            place = run.take(id)
+            if number < 0:
+                continue
             if place == start - 1 and run.chain is chain:
                 start = place
                 continue
@@ -94,11 +102,12 @@ class BlockFeed:
             chain, start, end = run.chain, place, place + 1
         if end:
             self._index.evicted(chain, start=start, end=end)
+        self._removed.clear()
 
     def _cached(
         self,
         request: EngineRequest,
-        blocks: object,
+        blocks: Sequence[Theirs],
         num_cached_blocks: int,
         num_full_blocks: int,
         *args: Theirs,
@@ -106,24 +115,28 @@ class BlockFeed:
     ) -> None:
         self._cache_full_blocks(request, blocks, num_cached_blocks, num_full_blocks, *args, **kwargs)
         if num_cached_blocks < num_full_blocks:
-            self._shield.run(self._note, request, num_cached_blocks, num_full_blocks)
+            self._shield.run(self._note, request, blocks, num_cached_blocks, num_full_blocks)
 
-    def _note(self, request: EngineRequest, first: int, end: int) -> None:
+    def _note(self, request: EngineRequest, blocks: Sequence[Theirs], first: int, end: int) -> None:
+        self.flush()
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        self._runs.update(dict.fromkeys(chain[first:end], _Run(chain, first, end)))
+        ids = [block.block_id for block in blocks[first:end]]
+        run, runs = _Run(chain, first, ids), self._runs
+        for id in ids:
+            runs[id] = run
         self._index.cached(chain, start=first, end=end)
 
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, note = known.pop, self._removed.append
+        pop, another, note = known.pop, known.get_one_block, self._removed.append
 
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
             if block is not None:
-                note(key)
+                note(block_id if another(key) is None else ~block_id)
             return block
 
         known.pop = listening_pop

@@ -70,6 +70,7 @@ class StepOutputs(Protocol):
 class BlockPool(Protocol):
     """`vllm.v1.core.block_pool.BlockPool`; typed loosely where it is wrapped."""
 
+    num_gpu_blocks: int
     cached_block_hash_to_block: Theirs
     """Has `get_one_block(key)`, and `pop(key, block_id)`, by which every eviction goes."""
     cache_full_blocks: Theirs

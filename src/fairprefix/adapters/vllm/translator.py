@@ -74,7 +74,8 @@ class Translator:
 
     def engine_request(self, request: Request) -> EngineRequest:
         """Return vLLM's object for a request that the policy offers."""
-        return self._tracked[request.id.partition(_TURN)[0]].engine_request
+        tracked = self._tracked.get(request.id) or self._tracked[request.id.partition(_TURN)[0]]
+        return tracked.engine_request
 
     def arrived(self, engine_request: EngineRequest, *, blocked: bool = False) -> Tracked:
         """A request arrives, or the next turn of a session."""

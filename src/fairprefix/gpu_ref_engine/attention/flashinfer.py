@@ -65,7 +65,9 @@ class FlashInferAttention:
         self._decode = library.BatchDecodeWithPagedKVCacheWrapper(
             workspace, _LAYOUT, use_tensor_cores=tensor_cores, backend="fa2", **fixed
         )
-        self._prefill = library.BatchPrefillWithPagedKVCacheWrapper(workspace, _LAYOUT, backend="fa2")
+        self._prefill: Any = None
+        if rows is None:
+            self._prefill = library.BatchPrefillWithPagedKVCacheWrapper(workspace, _LAYOUT, backend="fa2")
         self._current = self._decode
         self._copied: torch.cuda.Event | None = None
         """When the last plan's arrays have left the host memory that the next plan writes to."""

@@ -30,7 +30,7 @@ from fairprefix.gpu_ref_engine.server.errors import (
 )
 from fairprefix.gpu_ref_engine.server.metrics import CONTENT_TYPE, engine_samples
 from fairprefix.gpu_ref_engine.server.service import Service
-from fairprefix.gpu_ref_engine.worker import Stream
+from fairprefix.gpu_ref_engine.server.worker import Stream
 
 LOG = logging.getLogger("fairprefix.server")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -98,7 +98,8 @@ _STARTED = int(time.time())
 async def _http_error(_request: Request, problem: Exception) -> Response:
     """Say in OpenAI's shape what Starlette found: no such path, or no such method."""
     assert isinstance(problem, HTTPException)
-    return ApiError(problem.status_code, problem.detail.lower(), code="not_found").response()
+    code = "not_found" if problem.status_code == NOT_FOUND else "invalid_request"
+    return ApiError(problem.status_code, problem.detail.lower(), code=code).response()
 
 
 def _guarded(service: Service) -> Callable[[Endpoint], Endpoint]:

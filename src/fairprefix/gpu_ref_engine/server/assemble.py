@@ -13,8 +13,8 @@ from fairprefix.gpu_ref_engine.engine import Engine
 from fairprefix.gpu_ref_engine.server.metrics import Metrics
 from fairprefix.gpu_ref_engine.server.service import Service
 from fairprefix.gpu_ref_engine.server.settings import ServerConfig
+from fairprefix.gpu_ref_engine.server.worker import EngineWorker
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
-from fairprefix.gpu_ref_engine.worker import EngineWorker
 from fairprefix.hosting import HostedPolicy
 
 LOG = logging.getLogger("fairprefix.engine")

@@ -16,9 +16,9 @@ from fairprefix.gpu_ref_engine.server.errors import BAD_REQUEST, TOO_MANY, UNAUT
 from fairprefix.gpu_ref_engine.server.fields import parse
 from fairprefix.gpu_ref_engine.server.metrics import Metrics
 from fairprefix.gpu_ref_engine.server.settings import ServerConfig
+from fairprefix.gpu_ref_engine.server.worker import EngineStoppedError, EngineWorker, Stream
 from fairprefix.gpu_ref_engine.stop import StopWatch
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
-from fairprefix.gpu_ref_engine.worker import EngineStoppedError, EngineWorker, Stream
 from fairprefix.hosting import Identity
 from fairprefix.hosting.identity import key_name
 

@@ -196,6 +196,10 @@ class EngineWorker:
             if self._failures >= MOST_FAILURES:
                 self._break(f"the engine is broken: {failure}")
             return failure.outputs
+        except Exception as problem:
+            LOG.exception("the engine cannot go on")
+            self._break(f"the engine is broken: {type(problem).__name__}: {problem}")
+            return ()
         self._failures = 0
         return outputs
 

@@ -1,0 +1,245 @@
+"""The index of the cache against a pool that behaves like vLLM's: copies, evictions, forgetting everything."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fairprefix.adapters.vllm.cacheindex import IndexedPrefixes, asker, can_be_indexed
+from fairprefix.adapters.vllm.guard import Shield
+from fairprefix.core.request import Request
+
+from .fakes import FakeRequest
+
+GROUP = bytes(4)
+BLOCK = 16
+
+
+class Map:
+    """Blocks by the hash of their contents; several blocks may have the same."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[bytes, list[int]] = {}
+
+    def insert(self, key: bytes, id: int) -> None:
+        """Add a block."""
+        self._blocks.setdefault(key, []).append(id)
+
+    def get_one_block(self, key: bytes) -> int | None:
+        """Return some block with those contents."""
+        return next(iter(self._blocks.get(key, ())), None)
+
+    def pop(self, key: bytes, block_id: int) -> int | None:
+        """Take out a block."""
+        ids = self._blocks.get(key, [])
+        if block_id not in ids:
+            return None
+        ids.remove(block_id)
+        return block_id
+
+
+class Pool:
+    """A block pool that evicts whom it is told to."""
+
+    def __init__(self, blocks: int) -> None:
+        self.num_gpu_blocks = blocks
+        self.cached_block_hash_to_block = Map()
+        self.contents: dict[int, bytes] = {}
+        self.free = list(range(blocks))
+
+    def cache_full_blocks(
+        self, request: FakeRequest, blocks: Sequence[Any], num_cached_blocks: int, num_full_blocks: int
+    ) -> None:
+        """Cache some blocks of a request."""
+        for place in range(num_cached_blocks, num_full_blocks):
+            block = request.block_hashes[place]
+            assert isinstance(block, bytes)
+            key = block + GROUP
+            self.contents[blocks[place].block_id] = key
+            self.cached_block_hash_to_block.insert(key, blocks[place].block_id)
+
+    def evict(self, id: int) -> None:
+        """Forget what a block holds, and free it."""
+        self.cached_block_hash_to_block.pop(self.contents.pop(id), id)
+        self.free.append(id)
+
+    def forget_all(self) -> None:
+        """Start with a new map."""
+        self.free += list(self.contents)
+        self.contents.clear()
+        self.cached_block_hash_to_block = Map()
+
+
+def pool_of(blocks: int) -> Any:  # noqa: ANN401 (what is wrapped is assigned to)
+    """Return a new pool."""
+    return Pool(blocks)
+
+
+class World:
+    """A pool, the index of it, and chains that share beginnings."""
+
+    def __init__(self, seed: int, dropped: int = 0) -> None:
+        self.draw = random.Random(seed)  # noqa: S311 (to be repeatable is the point)
+        self.pool = pool_of(120)
+        self.shield = Shield(self._failed)
+        self.view = IndexedPrefixes(self.pool, BLOCK, self.shield, dropped)
+        stems = [[self.draw.randbytes(8) for _ in range(12)] for _ in range(3)]
+        self.chains = [
+            stem[: self.draw.randint(0, 12)] + [self.draw.randbytes(8) for _ in range(self.draw.randint(1, 8))]
+            for stem in stems * 8
+        ]
+        self.cached: list[list[int]] = []
+        """Blocks of each request that was cached, first block first."""
+        self.waiting: dict[str, Request] = {}
+
+    def _failed(self, problem: Exception) -> None:
+        raise AssertionError from problem
+
+    def matched(self, chain: Sequence[bytes]) -> int:
+        """Return how many leading blocks of a chain are cached, by looking at each."""
+        find = self.pool.cached_block_hash_to_block.get_one_block
+        return next((i for i, block in enumerate(chain) if find(block + GROUP) is None), len(chain))
+
+    def cache(self) -> None:
+        """Cache a chain, in chunks, all of it or what is not cached; with copies in the latter case."""
+        chain = self.draw.choice(self.chains)
+        if len(self.pool.free) < len(chain):
+            return
+        request = FakeRequest("r", block_hashes=chain)
+        request.resumable = self.draw.random() < 0.2  # type: ignore[attr-defined]
+        first = self.draw.choice([0, self.matched(chain)])
+        ids = [self.pool.free.pop() for _ in range(len(chain) - first)]
+        blocks = [SimpleNamespace(block_id=None)] * first + [SimpleNamespace(block_id=id) for id in ids]
+        while first < len(chain):
+            end = self.draw.randint(first + 1, len(chain))
+            self.pool.cache_full_blocks(request, blocks, num_cached_blocks=first, num_full_blocks=end)
+            first = end
+        self.cached.append(ids)
+
+    def evict(self) -> None:
+        """Evict from the tail of a chain; now and then from its middle."""
+        if not any(self.cached):
+            return
+        ids = self.draw.choice([ids for ids in self.cached if ids])
+        for _ in range(self.draw.randint(1, len(ids))):
+            where = -1 if self.draw.random() < 0.9 else self.draw.randrange(len(ids))
+            self.pool.evict(ids.pop(where))
+
+    def arrive(self) -> None:
+        """Let somebody wait."""
+        id = f"w{len(self.waiting)}"
+        blocks = tuple(self.draw.choice(self.chains))
+        request = Request(id=id, client="a", input_tokens=len(blocks) * BLOCK + 1, max_output=1, blocks=blocks)
+        self.waiting[id] = request
+        self.view.watch(request)
+
+    def reset(self) -> None:
+        """Forget everything that is cached."""
+        self.pool.forget_all()
+        self.cached.clear()
+        self.view.reset()
+
+    def check(self) -> None:
+        """Every waiting request's match must be what a search finds."""
+        self.view.refresh()
+        list(self.view.changes())
+        for id, request in self.waiting.items():
+            assert self.view.index.confirm(id) == BLOCK * self.matched(request.blocks), id  # type: ignore[arg-type]
+        self.view.index.validate()
+        assert self.view.corrections == 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_index_is_exact(seed: int) -> None:
+    """Whatever is cached, copied, evicted and forgotten, in whatever order."""
+    world = World(seed)
+    steps = [world.cache, world.cache, world.evict, world.evict, world.arrive]
+    for number in range(150):
+        world.draw.choice(steps)()
+        if number % 60 == 59:
+            world.reset()
+        if number % 5 == 0:
+            world.check()
+    world.check()
+
+
+def test_a_candidate_is_looked_up_before_it_is_offered() -> None:
+    """An index that shows too much, or too little, is put right, and only the latter is counted."""
+    world = World(1)
+    chain = world.chains[0]
+    request = Request(id="w", client="a", input_tokens=len(chain) * BLOCK + 1, max_output=1, blocks=tuple(chain))
+    world.view.watch(request)
+    world.view.index.cached(chain, end=3)
+    assert world.view.confirm("w") == 0
+    assert world.view.corrections == 0
+    for id, block in enumerate(chain[:2]):
+        world.pool.cached_block_hash_to_block.insert(block + GROUP, id)
+    assert world.view.confirm("w") == 2 * BLOCK
+    assert world.view.corrections == 1
+    assert world.view.index.matched_blocks(chain) == 2
+
+
+def test_with_eagle_the_last_block_is_computed_again() -> None:
+    """So it does not count as cached."""
+    world = World(2, dropped=1)
+    world.cache()
+    chain = next(chain for chain in world.chains if world.matched(chain) == len(chain))
+    request = Request(id="w", client="a", input_tokens=len(chain) * BLOCK + 1, max_output=1, blocks=tuple(chain))
+    assert world.view.watch(request) == (len(chain) - 1) * BLOCK
+    assert world.view.confirm("w") == (len(chain) - 1) * BLOCK
+    world.reset()
+    assert list(world.view.changes()) == [("w", 0)]
+
+
+def test_an_error_in_the_feed_stays_in_there() -> None:
+    """The pool caches all the same."""
+    told: list[Exception] = []
+    pool = pool_of(8)
+    view = IndexedPrefixes(pool, BLOCK, Shield(told.append))
+    view.index.cached = None  # type: ignore[assignment, method-assign]
+    request = FakeRequest("r", block_hashes=[b"1"])
+    pool.cache_full_blocks(request, [SimpleNamespace(block_id=1)], num_cached_blocks=0, num_full_blocks=1)
+    assert pool.cached_block_hash_to_block.get_one_block(b"1" + GROUP) == 1
+    assert len(told) == 1
+
+
+class FullAttentionManager:
+    """Named like vLLM's."""
+
+    block_size = BLOCK
+
+
+def scheduler(managers: Sequence[object], found: int = 0) -> SimpleNamespace:
+    """Return what is looked at of a scheduler."""
+    coordinator = SimpleNamespace(
+        single_type_managers=managers, find_longest_cache_hit=lambda _hashes, _longest: ((), found)
+    )
+    return SimpleNamespace(
+        block_size=BLOCK,
+        kv_cache_manager=SimpleNamespace(coordinator=coordinator, block_pool=Pool(8)),
+        kv_cache_config=SimpleNamespace(kv_cache_groups=[None] * len(managers)),
+    )
+
+
+def test_only_plain_caches_are_indexed() -> None:
+    """One group of full attention, in blocks of the size that is hashed; all others are asked."""
+    assert can_be_indexed(scheduler([FullAttentionManager()]))
+    assert not can_be_indexed(scheduler([FullAttentionManager()] * 2))
+    assert not can_be_indexed(scheduler([SimpleNamespace(block_size=BLOCK)]))
+    finer = scheduler([FullAttentionManager()])
+    finer.hash_block_size = BLOCK // 2
+    assert not can_be_indexed(finer)
+
+
+def test_the_cache_is_asked_as_an_admission_does() -> None:
+    """At least one token is computed, and a request that skips the cache finds nothing in it."""
+    found = FakeRequest("r", num_prompt_tokens=64)
+    request = Request(id="r", client="a", input_tokens=64, max_output=1)
+    ask = asker(scheduler([FullAttentionManager()], found=64), lambda _request: found)
+    assert ask(request) == 63
+    found.skip_reading_prefix_cache = True  # type: ignore[attr-defined]
+    assert ask(request) == 0
