@@ -78,6 +78,7 @@ def settings(
             method="ngram",
             use_eagle=lambda: False,
             use_eagle_block_drop=lambda: False,
+            needs_eagle_block_drop=lambda: False,
             uses_draft_model=lambda: False,
             max_num_new_slots_for_drafting=0,
             parallel_drafting=False,
