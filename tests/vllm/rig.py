@@ -78,7 +78,10 @@ def settings(
             method="ngram",
             use_eagle=lambda: False,
             use_eagle_block_drop=lambda: False,
+            needs_eagle_block_drop=lambda: False,
             uses_draft_model=lambda: False,
+            use_dflash=lambda: False,
+            use_dspark=lambda: False,
             max_num_new_slots_for_drafting=0,
             parallel_drafting=False,
         )
