@@ -128,3 +128,9 @@ def test_a_wide_vocabulary_is_cut_right() -> None:
     drawn = {token for seed in range(300) for token in sampled(logits, [SamplingParams(top_p=0.5)], seed=seed)}
     assert drawn <= kept
     assert len(drawn) > len(kept) // 4
+
+
+@pytest.mark.parametrize("vocabulary", [7, 49152])
+def test_a_step_of_prefill_alone_samples_nothing(vocabulary: int) -> None:
+    """A step in which no prompt ends has no row, whatever the width of the vocabulary."""
+    assert sampled(torch.empty(0, vocabulary), []) == []

@@ -74,7 +74,7 @@ class SamplingPlan:
 
 def choose(logits: Tensor, plan: SamplingPlan) -> Tensor:
     """Return the next tokens [S] (int64, on the device) for logits [S, vocabulary] in float32."""
-    if len(plan.drawing) == len(logits):
+    if 0 < len(plan.drawing) == len(logits):
         return _draw(logits, plan, plan.drawing)
     tokens = _likeliest(logits)
     for rows, draw in ((plan.drawing, _draw), (plan.cutting, _cut_and_draw)):
