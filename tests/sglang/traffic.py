@@ -80,10 +80,10 @@ def post(url: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str
 
 
 def flood_and_light() -> list[Call]:
-    """60 requests of A on four documents, and half a second later 8 of B on a document of its own."""
+    """100 requests of A on four documents, and half a second later 8 of B on a document of its own."""
     documents = [real_prompts.prompt(number, 160) for number in range(5)]
-    flood = [Call("A", documents[n % 4] + real_prompts.prompt(100 + n, 48), 48) for n in range(60)]
-    light = [Call("B", documents[4] + real_prompts.prompt(200 + n, 48), 48, 0.5) for n in range(8)]
+    flood = [Call("A", documents[n % 4] + real_prompts.prompt(100 + n, 48), 48) for n in range(100)]
+    light = [Call("B", documents[4] + real_prompts.prompt(300 + n, 48), 48, 0.5) for n in range(8)]
     return flood + light
 
 
