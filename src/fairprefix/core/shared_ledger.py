@@ -11,7 +11,8 @@ existed is `unsettled`, the delta of `fairprefix.core.bounds.shared_ledger`.
 
 A worker offers the longest cached prefix among the oldest requests of each client with credit in its view. When
 nobody queued has any in its view, it reports itself, and if by the settled values nobody queued has credit then,
-all clients without credit are refilled: refills are decided on settled values alone.
+all clients without credit are refilled: refills are decided on settled values alone. A refill for a charge that is
+refunded afterwards stays: with refunds a counter may exceed its quantum by what was refunded.
 """
 
 from __future__ import annotations

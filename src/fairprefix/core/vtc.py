@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from fairprefix.core.accounts import OVERFLOW, Account, AccountTable
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
-from fairprefix.core.cost import Receipt
 from fairprefix.core.errors import at_least
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.lane import Entry, Lane, Stage
@@ -160,10 +159,10 @@ class VTC(BasePolicy):
     def _prepare(self, entry: Entry) -> None:
         """Do nothing: what is offered rests on no assumption."""
 
-    def _admit(self, entry: Entry, extend: int, reserve: int) -> Receipt:
+    def _enter_running(self, entry: Entry, extend: int, reserve: int) -> int:
         """Remember the weight: whatever is given back later is worth as much as when it was charged."""
         entry.weight = self._table[entry.owner].weight
-        return super()._admit(entry, extend, reserve)
+        return super()._enter_running(entry, extend, reserve)
 
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
         account = self._table[entry.owner]
