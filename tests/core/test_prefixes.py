@@ -369,3 +369,14 @@ def test_nobody_is_asked_for_before_the_first_refresh_nor_twice_between_two() ->
     view.confirm("a0")
     view.confirm("a0")
     assert questions == ["a0"]
+
+
+def test_what_comes_and_goes_between_two_looks_is_no_change() -> None:
+    """Nothing is reported of a request whose match is what it was, and it hears of the next event."""
+    index = PrefixIndex(1)
+    index.watch(Request("r1", "a", 4, 1, (7, 8)))
+    index.cached((7,))
+    index.evicted((7,))
+    assert index.changes() == []
+    index.cached((7, 8))
+    assert index.changes() == [("r1", 2)]
