@@ -138,7 +138,7 @@ def test_a_client_cannot_pass_for_another(fair: Server) -> None:
 )
 def test_malformed_identities_do_no_harm(fair: Server, headers: dict[str, str], body: dict[str, object]) -> None:
     """The request is served, or refused as wrong by vLLM; the server goes on."""
-    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    raw = {name.encode("latin-1"): value.encode("latin-1") for name, value in headers.items()}
     answer = httpx.post(
         f"{fair.url}/v1/completions",
         json={"model": "tiny", "prompt": "Hello", "max_tokens": 2, **body},
