@@ -126,6 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.blocked: set[str] = set()
         self.requests: dict[str, Request] = {}
         self.charged: dict[str, int] = {}
+        self.given_back = 0
 
     @initialize(quantum=st.integers(1, 20), recompute=st.sampled_from(["free", "charged"]))
     def begin(self, quantum: int, recompute: str) -> None:
@@ -161,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert truth >= known
             # What the worker did not know of is at most what others had not reported.
             assert truth > -self.ledger.unsettled
-            assert self.ledger.deficit(found.client) <= quantum
+            assert self.ledger.deficit(found.client) <= quantum + self.given_back
             self.running[found.id] = (name, receipt, 0)
             self.charged[found.client] = self.charged.get(found.client, 0) + receipt.charged
         elif how == "no room":
@@ -196,6 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
         name, receipt, _ = self.running.pop(id)
         self.views[name].refund(receipt)
         self.charged[id[0]] -= receipt.charged
+        self.given_back += receipt.charged
 
     @rule(name=st.sampled_from(["u", "v"]))
     def report(self, name: str) -> None:
