@@ -190,7 +190,8 @@ class SharedLedger:
             shared.unsettled[worker] = total
         else:
             shared.unsettled.pop(worker, None)
-        self.unsettled = max(self.unsettled, sum(shared.unsettled.values()))
+        # What one worker has to give back does not hide what another one has charged.
+        self.unsettled = max(self.unsettled, sum(max(one, 0) for one in shared.unsettled.values()))
 
     def _quantum(self, shared: Shared) -> int:
         return shared.weight * self.config.quantum
@@ -278,7 +279,7 @@ class SharedLedger:
             }
             assert list(shared.queue) == sorted(queued), client
             assert (client in self._queued) == bool(queued), client
-            assert sum(shared.unsettled.values()) <= self.unsettled, client
+            assert sum(max(one, 0) for one in shared.unsettled.values()) <= self.unsettled, client
             for worker in self._workers():
                 live = sum(e.worker == worker and e.request.client == client for e in self._admitted())
                 assert shared.live.get(worker, 0) == live, (client, worker)
