@@ -120,9 +120,9 @@ def test_a_factory_that_does_not_work_gets_one_clear_verdict(factory: MakePolicy
 def test_a_policy_that_hangs_is_interrupted(factory: type[FCFS]) -> None:
     """The time limit turns a hang into a failure with a short history, and the timer is gone afterwards."""
     start = time.monotonic()
-    verdict = check_policy(factory, only=["termination"], time_limit_s=0.5)["termination"]
+    verdict = check_policy(factory, only=["termination"], time_limit_s=3)["termination"]
     assert verdict.status == "failed"
-    assert verdict.detail == "peek() did not return within 0.5 s"
+    assert verdict.detail == "peek() did not return within 3 s"
     assert verdict.story is not None
     assert len(verdict.story.history.events) == 1
     assert time.monotonic() - start < 5
@@ -146,12 +146,12 @@ def test_a_policy_that_hangs_is_interrupted_on_any_thread() -> None:
     verdicts: list[str] = []
 
     def work() -> None:
-        verdicts.append(check_policy(Hangs, only=["termination"], time_limit_s=0.5)["termination"].detail)
+        verdicts.append(check_policy(Hangs, only=["termination"], time_limit_s=3)["termination"].detail)
 
     worker = threading.Thread(target=work)
     worker.start()
-    worker.join(20)
-    assert verdicts == ["peek() did not return within 0.5 s"]
+    worker.join(60)
+    assert verdicts == ["peek() did not return within 3 s"]
 
 
 def test_a_policy_that_raises_fails_where_it_raises() -> None:
