@@ -21,6 +21,7 @@ compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); t
 
 test-compiled: venv compiled  ## compiled and interpreted core decide alike; the property tests on the compiled one
 	$(COMPILED)/bin/python -c "import fairprefix.core.dlpm as m; assert m.__file__.endswith('.so'), m.__file__"
+	$(COMPILED)/bin/python -c "from fairprefix import RecordedIndex; RecordedIndex(16, print).cached((1, 2))"  # hosts derive from the index
 	PYTHONPATH=. $(BIN)/python tests/core/decision_log.py > build/interpreted.log
 	PYTHONPATH=. $(COMPILED)/bin/python tests/core/decision_log.py > build/compiled.log
 	cmp build/interpreted.log build/compiled.log
