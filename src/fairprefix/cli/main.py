@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import config, demo, model, replay, serve, simulate, verify
+from fairprefix.cli import completion, config, demo, doctor, model, replay, serve, simulate, verify
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config, model, serve, demo)
+COMMANDS = (simulate, replay, verify, config, model, serve, demo, doctor, completion)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
@@ -32,6 +32,7 @@ examples:
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
   fairprefix model get smollm2                     a small model for the engine to serve
+  fairprefix doctor                                what is installed, and what can this machine run?
 
 `fairprefix COMMAND --help` tells more about each command."""
 
