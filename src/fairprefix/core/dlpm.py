@@ -108,8 +108,9 @@ class DLPM(BasePolicy):
 
     def _stays_open(self, account: Standing) -> bool:
         """Return whether a queued account stands where those with credit stand, and has credit: the usual case."""
-        credit = account.balance if self._slack is None else account.committed(self._cost.output)
-        return credit > 0 and account.bucket is self._schedule.now and not account.stuck
+        if account.stuck or account.bucket is not self._schedule.now:
+            return False
+        return (account.balance if self._slack is None else account.committed(self._cost.output)) > 0
 
     def _offer_account(self, account: Standing) -> None:
         self._schedule.offer(account, account.lane.candidate())
@@ -126,10 +127,12 @@ class DLPM(BasePolicy):
         self._moved(entry)
 
     def _moved(self, entry: Entry) -> None:
-        account = self._settled_account(self._accounts[entry.owner])
+        account = self._accounts[entry.owner]
+        if account.settled_at != self._schedule.round:
+            self._settled_account(account)
         if not account.lane.waiting or not self._stays_open(account):
             self._place(account)
-        self._offer_account(account)
+        self._schedule.offer(account, account.lane.candidate())
 
     def _recounted(self, entry: Entry) -> None:
         self._update(self._accounts[entry.owner])
@@ -150,13 +153,17 @@ class DLPM(BasePolicy):
     def _prepare(self, entry: Entry) -> None:
         """Commit the refill without which the entry would not have been offered."""
         account = self._accounts[entry.owner]
+        if account.bucket is self._schedule.now:
+            return
         view_round, bucket = self._schedule.view()
         reached = self.config.overdraft and self._schedule.round < account.reach <= view_round
         if account.bucket is bucket or reached:
             self._schedule.advance(view_round)
 
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
-        account = self._settled_account(self._accounts[entry.owner])
+        account = self._accounts[entry.owner]
+        if account.settled_at != self._schedule.round:
+            self._settled_account(account)
         account.balance -= units
         account.outstanding += reserve
 
@@ -175,12 +182,13 @@ class DLPM(BasePolicy):
     def _mark(self, entry: Entry) -> Callable[[], None]:
         account = self._accounts[entry.owner]
         before = (account.balance, account.outstanding, account.settled_at)
-        round_before = self._schedule.round
+        round_before, bucket_before = self._schedule.round, account.bucket
 
         def undo() -> None:
-            self._schedule.remove(account)
             account.balance, account.outstanding, account.settled_at = before
-            self._schedule.go_back(round_before)
+            if self._schedule.round != round_before or account.bucket is not bucket_before:
+                self._schedule.remove(account)
+                self._schedule.go_back(round_before)
 
         return undo
 

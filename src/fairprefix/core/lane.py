@@ -59,6 +59,9 @@ class Entry:
         """Service units charged by the present admission."""
 
 
+_NEVER = 1 << 62
+
+
 class Lane:
     """A queue that offers the longest cached prefix first, and every `patience`-th time its oldest request.
 
@@ -69,10 +72,12 @@ class Lane:
     Complexity: every operation is O(log n) amortised in the number of requests that wait in it.
     """
 
-    __slots__ = ("_arrivals", "_matches", "patience", "turn", "waiting")
+    __slots__ = ("_arrivals", "_due_at", "_matches", "patience", "turn", "waiting")
 
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
+        self._due_at = _NEVER if patience is None else patience - 1
+        """The turn in which the oldest request is due."""
         self.waiting = 0
         """Requests QUEUED or DEFERRED."""
         self.turn = 0
@@ -104,7 +109,7 @@ class Lane:
 
     def candidate(self) -> Entry | None:
         """Return the entry to offer, or None when all are deferred or the oldest is waited for."""
-        if self._oldest_is_due():
+        if self.turn >= self._due_at:
             oldest = self.oldest()
             return oldest if oldest and oldest.stage is Stage.QUEUED else None
         best = self._matches.top()
@@ -127,4 +132,4 @@ class Lane:
         self.turn = (self.turn - 1) % self.patience
 
     def _oldest_is_due(self) -> bool:
-        return self.patience is not None and self.turn >= self.patience - 1
+        return self.turn >= self._due_at
