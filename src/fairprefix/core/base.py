@@ -6,7 +6,7 @@ A policy of your own need not build on this: `fairprefix.core.policy.Policy` is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fairprefix.core.config import PolicyConfig
@@ -22,7 +22,7 @@ ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
 ADMITTED = (Stage.RUNNING, Stage.HELD)
 ANYWHERE = tuple(Stage)
 
-_CORRECTIONS = 8
+CORRECTIONS = 8
 """Candidates that are looked at for one offer."""
 
 
@@ -308,20 +308,22 @@ class BasePolicy(ABC):
         Where many candidates in a row have lost what they had cached, the search for a better one ends after a
         while: the last one, whose match is known by then, is offered.
         """
-        prefixes = self._prefixes
-        if changes := prefixes.changes():
-            self._hear_of(changes)
-        for _ in range(_CORRECTIONS):
+        self._hear_of_changes()
+        for _ in range(CORRECTIONS):
             entry = self._candidate()
             if entry is None:
                 return None
-            match = prefixes.confirm(entry.request.id)
+            match = self._prefixes.confirm(entry.request.id)
             if match == entry.match:
                 return entry
             self._rematch(entry, match)
         return entry
 
-    def _hear_of(self, changes: Iterable[tuple[str, int]]) -> None:
+    def _hear_of_changes(self) -> bool:
+        """Follow changes in the cache; return whether there were any."""
+        changes = self._prefixes.changes()
+        if not changes:
+            return False
         reordered: dict[str, Entry] = {}
         for id, match in changes:
             entry = self._entries[id]
@@ -330,6 +332,7 @@ class BasePolicy(ABC):
             reordered[entry.owner] = entry
         for entry in reordered.values():
             self._reordered(entry)
+        return True
 
     def _rematch(self, entry: Entry, match: int) -> None:
         entry.match = match
@@ -414,7 +417,7 @@ class BasePolicy(ABC):
 
         return undo
 
-    def _undo(self, planned: Sequence[Entry], owners: Mapping[str, Callable[[], None]]) -> None:
+    def _undo(self, planned: Sequence[Entry], owners: dict[str, Callable[[], None]]) -> None:
         """Undo the admissions of entries that were QUEUED; `owners`: their accounts, in the order of admission."""
         for entry in planned:
             self._clear(entry)

@@ -8,18 +8,19 @@ never topped up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fairprefix.core.accounts import OVERFLOW, AccountTable
-from fairprefix.core.base import BasePolicy
+from fairprefix.core.base import CORRECTIONS, BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.deficit import rounds_until_above
 from fairprefix.core.errors import at_least
+from fairprefix.core.foresight import Foresight
 from fairprefix.core.lane import Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.refill import RefillSchedule, Standing
-from fairprefix.core.request import Client
+from fairprefix.core.request import Client, Request
 
 
 class DLPM(BasePolicy):
@@ -63,6 +64,29 @@ class DLPM(BasePolicy):
             self._settled_account(account)
             account.weight, account.quantum = weight, weight * self.config.quantum
             self._update(account)
+
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
+        """Return the next `limit` requests, as if each were taken in its turn. O(planned log n)."""
+        if type(self) is not DLPM or self.config.overdraft:
+            # A subclass may have changed any rule: what follows from them is found by trying.
+            return super().plan(limit, budget=budget)
+        at_least("limit", limit, 0)
+        left = at_least("budget", budget, 0) if budget is not None else None
+        for _ in range(limit):
+            if not self._hear_of_changes():
+                break
+        ahead = Foresight(self._schedule, self._cost.output, self._slack)
+        planned: list[Entry] = []
+        free = self.config.recompute == "free"
+        while len(planned) < limit and left != 0 and (entry := self._offer_ahead(ahead)):
+            planned.append(entry)
+            request, done = entry.request, entry.done
+            extend = request.input_tokens + done - entry.match
+            charged = 0 if free and entry.paid else self._price(entry, extend)
+            ahead.admit(self._accounts[entry.owner], entry, charged, max(request.max_output - done, 0))
+            left = left and max(left - extend, 0)
+        ahead.undo(planned, [self._accounts[entry.owner] for entry in planned])
+        return [entry.request for entry in planned]
 
     # Accounts.
 
@@ -146,6 +170,21 @@ class DLPM(BasePolicy):
         if best is None and self.config.overdraft:
             best = self._schedule.overdraft(view_round)
         return best[3].lane.candidate() if best else None
+
+    def _offer_ahead(self, ahead: Foresight) -> Entry | None:
+        """Return whom `_offer` would return after the admissions that are foreseen."""
+        for _ in range(CORRECTIONS):
+            account = ahead.best()
+            entry = account and account.lane.candidate()
+            if account is None or entry is None:
+                return None
+            match = self._prefixes.confirm(entry.request.id)
+            if match == entry.match:
+                return entry
+            entry.match = match
+            account.lane.rekey(entry)
+            ahead.reordered(account)
+        return entry
 
     def _price(self, entry: Entry, extend: int) -> int:  # noqa: ARG002 (the same for everybody)
         return self._cost.extend * extend
