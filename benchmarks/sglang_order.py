@@ -98,6 +98,7 @@ def our_step(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int)
         _finish(batch)
         bridge.processed(batch)
         scheduler.add(*(load.request() for _ in batch.reqs))
+    assert not bridge.policy.errors, "the policy failed: what was measured is arrival order"
     return Step(
         statistics.median(order[WARM_UP:]) / 1000,
         statistics.median(charge[WARM_UP:]) / 1000,

@@ -174,10 +174,10 @@ class DLPM(BasePolicy):
     def _offer_ahead(self, ahead: Foresight) -> Entry | None:
         """Return whom `_offer` would return after the admissions that are foreseen."""
         for _ in range(CORRECTIONS):
-            account = ahead.best()
-            entry = account and account.lane.candidate()
-            if account is None or entry is None:
+            offer = ahead.best()
+            if offer is None:
                 return None
+            account, entry = offer
             match = self._prefixes.confirm(entry.request.id)
             if match == entry.match:
                 return entry

@@ -16,8 +16,8 @@ from fairprefix.core.refill import RefillSchedule, Standing
 _NOTHING = 1
 """Stands for the rank of an account that offers nothing: ranks are never above 0."""
 
-_Next = tuple[int, int, int, Standing]
-"""(round, -cached tokens, arrival, whose offer it is)."""
+_Next = tuple[int, int, int, Standing, Entry | None]
+"""(round, -cached tokens, arrival, whose offer it is, what is offered)."""
 
 
 class Foresight:
@@ -47,15 +47,17 @@ class Foresight:
         self._passed: list[int] = []
         """Rounds that were taken out of the schedule's order."""
 
-    def best(self) -> Standing | None:
-        """Return whose request is offered; None when nobody's is."""
+    def best(self) -> tuple[Standing, Entry] | None:
+        """Return what is offered, and whose it is; None when nothing is."""
         while True:
             offer = self._bucket.best() if self._members else None
             own = self._planned[0] if self._planned and self._planned[0][0] <= self._round else None
             if offer is not None and (own is None or (offer[0], offer[1]) < (own[1], own[2])):
-                return offer[3]
+                entry = offer[3].lane.candidate()
+                assert entry is not None, offer[3].key
+                return offer[3], entry
             if own is not None:
-                return own[3] if own[1] != _NOTHING else None
+                return (own[3], own[4]) if own[4] is not None else None
             if self._members or not self._move_on():
                 return None
 
@@ -73,7 +75,7 @@ class Foresight:
         if account in self._before:
             heappop(self._planned)
         else:
-            self._before[account] = (account.balance, account.outstanding, account.settled_at, lane.turn)
+            self._before[account] = (account.balance, account.outstanding, account.settled_at, lane.mark())
             self._members -= 1
             account.withdraw()
         if account.settled_at != self._round:
@@ -90,7 +92,7 @@ class Foresight:
         """Put everything back."""
         for entry, account in zip(planned, accounts, strict=True):
             entry.stage = Stage.QUEUED
-            account.lane.enter(entry)
+            account.lane.put_back(entry)
         for account, (balance, outstanding, settled_at, turn) in self._before.items():
             account.balance, account.outstanding, account.settled_at = balance, outstanding, settled_at
             account.lane.turn = turn
@@ -107,8 +109,8 @@ class Foresight:
     def _next(self, due: int, entry: Entry | None, account: Standing) -> _Next:
         if entry is None:
             self._silent += 1  # those that offer nothing are told apart by a number
-            return due, _NOTHING, self._silent, account
-        return due, -entry.match, entry.seq, account
+            return due, _NOTHING, self._silent, account, None
+        return due, -entry.match, entry.seq, account, entry
 
     def _move_on(self) -> bool:
         """Go to the next round in which somebody is offered; return False when there is none."""

@@ -72,12 +72,14 @@ class Lane:
     Complexity: every operation is O(log n) amortised in the number of requests that wait in it.
     """
 
-    __slots__ = ("_arrivals", "_due_at", "_matches", "patience", "turn", "waiting")
+    __slots__ = ("_arrivals", "_due_at", "_matches", "_oldest_asked", "patience", "turn", "waiting")
 
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
         self._due_at = _NEVER if patience is None else patience - 1
         """The turn in which the oldest request is due."""
+        self._oldest_asked = False
+        """Whether entries taken on trial may have been dropped from the order of arrival."""
         self.waiting = 0
         """Requests QUEUED or DEFERRED."""
         self.turn = 0
@@ -93,6 +95,18 @@ class Lane:
         self._arrivals.push((entry.seq, entry))
         self.rekey(entry)
 
+    def mark(self) -> int:
+        """Begin to take entries on trial; return the turn, to be restored when they have been put back."""
+        self._oldest_asked = False
+        return self.turn
+
+    def put_back(self, entry: Entry) -> None:
+        """Queue an entry again that was taken on trial."""
+        self.waiting += 1
+        if self._oldest_asked:
+            self._arrivals.push((entry.seq, entry))
+        self.rekey(entry)
+
     def leave(self) -> None:
         """Count out an entry that was waiting; its stage must have changed already."""
         self.waiting -= 1
@@ -104,6 +118,7 @@ class Lane:
 
     def oldest(self) -> Entry | None:
         """Return the entry that arrived first among those that wait, deferred or not."""
+        self._oldest_asked = True
         first = self._arrivals.top()
         return first[1] if first else None
 
