@@ -30,8 +30,8 @@ class TreeMatches:
     """The `Prefixes` view of a policy inside SGLang.
 
     Complexity: a question per arrival, and per pass and cached prefix of those that are offered; a computed prompt
-    costs O(its blocks), and O(log blocks) for each waiting request whose cached prefix grew by it. Nothing walks the
-    queue.
+    costs O(its blocks), and O(log blocks) for each waiting request whose cached prefix grew by it. Nothing walks
+    the queue.
     """
 
     def __init__(self, ask: Ask) -> None:
