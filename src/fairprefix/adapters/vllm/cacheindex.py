@@ -191,14 +191,16 @@ class IndexedPrefixes:
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a request that is about to be offered, from a look at the cache."""
         self.refresh()
-        known = self.index.confirm(id) // self._block_size
+        tokens = self.index.confirm(id)
+        known = tokens // self._block_size
         blocks = self._followed[id].blocks
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
         if (known and is_cached(_key(blocks[known - 1])) is None) or (
             known < len(blocks) and is_cached(_key(blocks[known])) is not None
         ):
             self._correct(blocks, known)
-        return self._usable(self.index.confirm(id))
+            tokens = self.index.confirm(id)
+        return self._usable(tokens)
 
     def reset(self) -> None:
         """The cache has forgotten everything. O(waiting requests)."""
