@@ -204,12 +204,12 @@ def test_only_requests_that_are_out_can_be_settled(call: str) -> None:
         getattr(made, call)("a1", **({"output": 1} if call == "settle" else {}))
 
 
-@pytest.mark.parametrize("wrong", [{"output": -1}, {"output": 1, "extend": -1}])
-def test_negative_figures_are_refused(wrong: dict[str, int]) -> None:
-    """A negative figure would hand out credit; nothing changes."""
+@pytest.mark.parametrize(("wrong", "named"), [({"output": -1}, "output"), ({"output": 1, "extend": -1}, "extend")])
+def test_negative_figures_are_refused(wrong: dict[str, int], named: str) -> None:
+    """A negative figure would hand out credit; it is named, and nothing changes."""
     made = router("u")
     sent(made, "a1")
-    with pytest.raises(ConfigError, match="an integer >= 0"):
+    with pytest.raises(ConfigError, match=f"^{named} = -1 .* integer >= 0"):
         made.settle("a1", **wrong)
     assert made.worker_of("a1") == "u"
 
@@ -248,6 +248,16 @@ def test_a_suspended_worker_in_debt_is_refilled_no_further_than_into_credit() ->
         sent(made, f"a{number}", prompt=40)
     assert made.rounds > 2
     assert made.deficit("a", "u") == 6
+
+
+def test_one_unit_of_credit_is_credit() -> None:
+    """A worker that took no part in the decision keeps it, and is given nothing more."""
+    made = router("u", "v")
+    assert sent(made, "a1", prompt=9) == "u"
+    made.worker_suspended("u")
+    sent(made, "a2", prompt=35)
+    sent(made, "a3", prompt=1)
+    assert (made.rounds, credits_of(made, "a")) == (4, {"u": 1, "v": 4})
 
 
 def test_a_request_of_a_suspended_worker_moves_when_asked_again() -> None:
@@ -379,6 +389,30 @@ def test_a_restored_dispatcher_goes_on_as_if_nothing_had_happened() -> None:
     restored.validate()
     for id in ("a1", "a4", "b3", "c1"):
         assert sent(restored, id, 1) == sent(made, id, 1)
+
+
+def test_a_restored_router_without_an_index_has_an_empty_one() -> None:
+    """With room for what each worker can cache, in that worker's slot."""
+    made = router("u")
+    made.worker_joined("v", blocks=7)
+    sent(made, "a1", 1, 2)
+    made.worker_left("u")
+    restored = restore_router(made.snapshot())
+    slot = restored.workers.named("v").slot
+    assert (slot, restored.index.capacity_of(slot), restored.index.blocks_of(slot)) == (1, 7, 0)
+
+
+def test_dispatchers_with_different_counters_are_in_different_states() -> None:
+    """`canonical` tells apart what will behave differently, and takes for equal what will not."""
+    states = []
+    for prompt in (4, 4, 5):
+        made = router("u")
+        sent(made, "a1", prompt=prompt)
+        made.refund("a1")
+        sent(made, "a2", prompt=prompt)
+        made.settle("a2", output=0)
+        states.append(made.canonical())
+    assert states[0] == states[1] != states[2]
 
 
 def test_a_snapshot_of_something_else_is_refused() -> None:

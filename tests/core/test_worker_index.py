@@ -215,6 +215,43 @@ def test_events_of_workers_reach_an_exact_index() -> None:
     assert len(router.index) == 0
 
 
+def test_events_are_about_one_namespace() -> None:
+    """The router passes it on: what is stored and removed there is nothing elsewhere."""
+    router = make_router(RouterConfig(router="least_loaded", index="exact"))
+    router.worker_joined("u")
+    router.stored("u", (1, 2), "salt")
+    router.removed("u", (2,))
+    assert [router.index.matched_blocks(0, (1, 2), name) for name in ("salt", "")] == [2, 0]
+    router.removed("u", (2,), "salt")
+    assert router.index.matched_blocks(0, (1, 2), "salt") == 1
+
+
+def test_a_first_block_that_nobody_holds_is_no_match() -> None:
+    """Everybody is as good then, also by exact knowledge."""
+    index = exact()
+    index.stored(0, (1,))
+    assert index.match((7, 1), "", ALL) == (0, ALL)
+
+
+def test_a_cleared_worker_begins_anew() -> None:
+    """What it stores after that is known again, and nothing else."""
+    index = exact()
+    index.stored(0, (1, 2))
+    index.clear(0)
+    index.stored(0, (1,))
+    assert index.match((1, 2), "", ALL) == (1, 0b001)
+    index.validate()
+
+
+def test_a_block_that_was_reported_before_does_not_hide_new_ones() -> None:
+    """Workers report a prompt's blocks together, old and new ones."""
+    index = exact()
+    index.stored(0, (1,))
+    index.stored(0, (1, 2, 3))
+    assert index.matched_blocks(0, (1, 2, 3)) == 3
+    index.validate()
+
+
 def test_an_approximate_index_takes_no_events() -> None:
     """The error says what to set."""
     router = make_router(RouterConfig())
