@@ -195,4 +195,8 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "ledger_view.LedgerView.plan", r"^\+.*reserve=1", "The receipt is nobody's, and no charge depends on it."
     ),
+    Reason(
+        "routing.Router.*", r"^\+def ", "The interface is never called: who implements it has defaults of its own."
+    ),
+    Reason("refill_watch.RefillWatch.queued", r"^\+.*waiting -= change", "Only whether it is 0 is looked at."),
 )
