@@ -64,6 +64,13 @@ def test_time_does_not_go_back() -> None:
         sent(made, "a2", now=6)
 
 
+def test_time_begins_at_0() -> None:
+    """Who has no clock need not tell the time."""
+    made = preble("u")
+    made.pick(Request("a1", "a", 4, 1))
+    assert sent(made, "a2", now=0) == "u"
+
+
 def test_refunds_and_departures_leave_the_window() -> None:
     """Neither counts for the load any more."""
     made = preble("u", "v")

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from fairprefix.core.errors import ConfigError
-from fairprefix.core.hashing import Ring, drawn
+from fairprefix.core.hashing import Ring, drawn, hash64, prefix_key
 from fairprefix.core.request import Request
 from fairprefix.core.round_robin import ClientRoundRobin
 from fairprefix.core.router_base import BaseRouter
 from fairprefix.core.router_catalog import make_router, restore_router
 from fairprefix.core.router_config import ROUTERS, RouterConfig
+from fairprefix.core.worker_index import ExactIndex
 
 
 def router(name: str, *workers: str, blocks: int | None = None, **settings: Any) -> BaseRouter:  # noqa: ANN401
@@ -108,6 +109,39 @@ def test_without_blocks_the_client_is_hashed() -> None:
     """A client whose prompts nobody has hashed stays in one place."""
     made = router("consistent_hash", *"uvwx", load_percent=10_000)
     assert len({sent(made, f"a{number}") for number in range(9)}) == 1
+
+
+def test_a_share_is_exact() -> None:
+    """Below 199 % of the average are 198 of 199 requests at one of two workers, 199 of 200 are not."""
+    made = router("consistent_hash", "u", "v", load_percent=199)
+    homes = [sent(made, f"a{number}", 1) for number in range(200)]
+    assert len(set(homes[:199])) == 1
+    assert homes[199] != homes[0]
+
+
+def test_another_seed_sends_prompts_elsewhere() -> None:
+    """The same one sends them to the same place."""
+    homes = []
+    for seed in (0, 0, 1):
+        made = router("consistent_hash", *"uvwx", load_percent=10_000, seed=seed)
+        homes.append([sent(made, f"a{number}", number) for number in range(60)])
+    assert homes[0] == homes[1] != homes[2]
+
+
+def test_a_worker_that_has_left_leaves_nothing_on_the_ring() -> None:
+    """Whoever gets its slot has its own places alone."""
+    made, fresh = router("consistent_hash", "u", "v"), router("consistent_hash", "u", "x")
+    made.worker_left("v")
+    made.worker_joined("x")
+    for number in range(60):
+        assert sent(made, f"a{number}", number) == sent(fresh, f"a{number}", number)
+
+
+def test_hashes_are_those_of_every_run_and_machine() -> None:
+    """BLAKE2b of eight bytes, read from the largest end; of a prompt its last block that counts."""
+    assert hash64("") == 0xE4A6A0577479B2B4
+    request = Request("r", "a", 9, 1, (1, 2, 3))
+    assert [prefix_key(request, blocks) for blocks in (1, 2, 3, 9)] == ["/1", "/2", "/3", "/3"]
 
 
 def test_no_worker_has_more_than_its_share_of_the_load() -> None:
@@ -216,6 +250,35 @@ def test_a_restored_router_decides_as_the_original(name: str) -> None:
 def test_weights_are_checked_by_every_router(name: str) -> None:
     """Also by those that do not look at them."""
     made = router(name, "u")
-    made.reweigh("a", 2)
+    made.reweigh("a", 1)
     with pytest.raises(ConfigError, match="weight = 0"):
         made.reweigh("a", 0)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_a_choice_says_what_is_cached_in_the_prompts_own_namespace(name: str) -> None:
+    """In tokens, and never the last one; whoever asks again gets the same answer."""
+    made = router(name, "u", block_size=4)
+    told = []
+    for id, namespace in (("a1", "salt"), ("a2", "salt"), ("a3", "")):
+        for prompt in (9, 8):
+            request = Request(f"{id}/{prompt}", "a", prompt, 1, (1, 2), namespace)
+            first, again = made.pick(request), made.pick(request)
+            assert first is not None
+            assert again is not None
+            assert first.request == again.request == request.id
+            assert (first.again, again.again) == (False, True)
+            told.append((first.cached_tokens, again.cached_tokens))
+    assert told == [(0, 0), (7, 7), (8, 8), (7, 7), (0, 0), (7, 7)]
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_an_index_that_is_handed_in_is_used(name: str) -> None:
+    """It may be shared, or kept apart from the router's snapshots."""
+    index = ExactIndex()
+    made = make_router(RouterConfig(router=name, block_size=1), index)
+    made.worker_joined("u")
+    index.stored(0, (1, 2))
+    choice = made.pick(Request("a1", "a", 4, 1, (1, 2, 3)))
+    assert choice is not None
+    assert choice.cached_tokens == 2

@@ -143,6 +143,35 @@ def test_a_prompt_is_one_run_until_another_one_parts_from_it() -> None:
     index.validate()
 
 
+def test_a_block_in_the_midst_of_a_chain_is_no_beginning() -> None:
+    """Though a run begins with it, where two prompts part."""
+    index = approximate()
+    index.sent(0, (1, 2))
+    index.sent(1, (1, 9))
+    assert index.match((2,), "", ALL) == (0, ALL)
+
+
+def test_prompts_part_after_any_number_of_blocks() -> None:
+    """Runs of every length up to 20 are divided just there."""
+    for length in range(1, 21):
+        index = approximate()
+        path = tuple(range(length))
+        index.sent(0, path)
+        for common in range(length):
+            other = (*path[:common], *range(100 + common, 120))
+            assert index.match(other, "", ALL)[0] == common, (length, common)
+
+
+def test_what_is_not_out_of_date_stays() -> None:
+    """Prompts that are sent again and again do not drive away others while there is room."""
+    index = approximate()
+    index.sent(0, (5, 6))
+    for _ in range(1000):
+        index.sent(0, (1, 2, 3))
+    assert list(index.next_evicted(0)) == [6, 5, 3, 2, 1]
+    index.validate()
+
+
 def test_entries_that_are_out_of_date_do_not_pile_up() -> None:
     """A prompt that is sent again and again takes no more memory than once."""
     index = approximate()
@@ -271,3 +300,14 @@ def test_a_slot_without_a_worker_is_free() -> None:
     assert slots_of(workers.usable) == (0, 2)
     assert (len(workers), "b" in workers, workers.occupied(1)) == (2, False, False)
     assert workers.join("d", 1, 1).slot == 1
+
+
+def test_a_worker_that_is_back_is_as_if_it_had_never_been_away() -> None:
+    """Nothing tells that it was suspended."""
+    workers = Workers()
+    worker = workers.join("a", 1, 1)
+    before = workers.canonical()
+    workers.suspend(worker)
+    assert workers.canonical() != before
+    workers.resume(worker)
+    assert workers.canonical() == before

@@ -180,7 +180,7 @@ REASONS: tuple[Reason, ...] = (
         "The mask 1 is that of slot 0 alone: without it 0 is left, just what stands there.",
     ),
     Reason("central_pool.CentralPool._leave_queue", r"^\+.*queued = None", FALSY),
-    Reason("d2lpm.D2LPM._release", r'^\+.*_idle\[client\] = ""', KEYS_ONLY),
+    Reason("d2lpm.D2LPM.*", r'^\+.*_idle\[client\] = ""', KEYS_ONLY),
     Reason(
         "d2lpm.D2LPM._catch_up",
         r"^\+.*joins_seen <= ",
@@ -199,4 +199,24 @@ REASONS: tuple[Reason, ...] = (
         "routing.Router.*", r"^\+def ", "The interface is never called: who implements it has defaults of its own."
     ),
     Reason("refill_watch.RefillWatch.queued", r"^\+.*waiting -= change", "Only whether it is 0 is looked at."),
+    Reason(
+        "hashing.hash64", r"^\+.*digest\(\), \)", "From Python 3.11 on the order of bytes is this one unless said."
+    ),
+    Reason(
+        "d2lpm.D2LPM._joined",
+        r"^\+.* >= _JOINS_KEPT",
+        "When joins are forgotten decides about memory, not about credit.",
+    ),
+    Reason(
+        "run_index.ApproximateIndex._push",
+        r"^\+.*len\(held.ages\) (>=|> 2 \* held.runs - |> 2 / |> 3 )",
+        "When entries that are out of date are thrown away decides about memory, not about what is held.",
+    ),
+    Reason("workers.Workers.join", r"^\+.*_order.append\((None|1)\)", UNTIL_SET),
+    Reason("workers.Workers.load", r"^\+.*_order \+= \[1\]", UNTIL_SET),
+    Reason(
+        "workers.Workers.load", r"^\+.*slot (\+ 1 \+|\+ 2 -) len", "More free slots at the end make no difference."
+    ),
+    Reason("workers.Workers.dispatched", r"^\+.*turn \+= 2", "Turns are only compared with each other."),
+    Reason("workers.Workers.least_loaded", r"^\+.*and False", "The least of one is that one: time."),
 )

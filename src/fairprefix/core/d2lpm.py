@@ -30,11 +30,11 @@ _JOINS_KEPT = 1024
 
 @define(eq=False)
 class DispatchAccount:
-    """A client's counters, sparse: q of worker w is granted * quantum * (weight of w) - spent[w]."""
+    """A client's counters, sparse: q of worker w is refilled_weight * quantum * (weight of w) - spent[w]."""
 
     weight: int
-    granted: int
-    """Sum over all refills of the client's weight at the time; its first request refills it."""
+    refilled_weight: int
+    """The client's weight at its last refill; its first request brings the first one."""
     spent: dict[int, int] = field(factory=dict)
     """By slot, where it is not 0."""
     dry: int = 0
@@ -108,8 +108,7 @@ class D2LPM(BaseRouter):
         rounds = min(due[slot] for slot in slots_of(among))
         self.rounds += rounds
         before = {worker.slot: self._counter(account, worker) for worker in self.workers}
-        account.granted += rounds * account.weight
-        account.dry = 0
+        account.refilled_weight = account.weight
         for worker in self.workers:
             # Credit is not topped up: only a worker that took no part in the decision can have any.
             gained = min(rounds, due[worker.slot]) * self._quantum(account, worker)
@@ -166,7 +165,7 @@ class D2LPM(BaseRouter):
         weight = self._weights.get(client, self.config.default_weight)
         # All counters are 0: the first refill is due, and there is nothing to store about any of them.
         self.rounds += 1
-        account = DispatchAccount(weight, granted=weight, joins_seen=len(self._joins))
+        account = DispatchAccount(weight, weight, joins_seen=len(self._joins))
         self._accounts[client] = account
         self._idle[client] = None
         return account
@@ -180,11 +179,11 @@ class D2LPM(BaseRouter):
         return self.config.quantum * account.weight * worker.weight
 
     def _counter(self, account: DispatchAccount, worker: Worker) -> int:
-        granted = account.granted * self.config.quantum * worker.weight
-        return granted - account.spent.get(worker.slot, 0)
+        full = account.refilled_weight * self.config.quantum * worker.weight
+        return full - account.spent.get(worker.slot, 0)
 
     def _set_counter(self, account: DispatchAccount, worker: Worker, counter: int) -> None:
-        spent = account.granted * self.config.quantum * worker.weight - counter
+        spent = account.refilled_weight * self.config.quantum * worker.weight - counter
         if spent:
             account.spent[worker.slot] = spent
         else:
@@ -259,7 +258,7 @@ class D2LPM(BaseRouter):
         self.rounds = state["rounds"]
         for saved in state["accounts"]:
             # Whether the counters began with one refill or with a hundred makes no difference from here on.
-            account = DispatchAccount(saved["weight"], granted=saved["weight"])
+            account = DispatchAccount(saved["weight"], saved["weight"])
             account.average = saved["average"]
             for name, counter in saved["counters"].items():
                 self._set_counter(account, self.workers.named(name), counter)
