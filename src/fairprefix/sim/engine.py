@@ -369,6 +369,10 @@ class VirtualEngine:
         job.finished_ns = self.clock_ns
         self.finished += 1
         self._batch.remove(job)
+        if job.trace.output_blocks:
+            # The last token was produced, but never computed.
+            computed = job.request.input_tokens + job.produced - 1
+            self._cache.cache_output(_held(job), job.trace.output_blocks, computed)
         self._cache.release(_held(job))
         job.holding = None
         self._policy.finish(job.request.id, output=job.produced)

@@ -89,6 +89,11 @@ class KVCache:
         if holding.shared > start:
             self.index.cached(holding.blocks, start=start, end=holding.shared)
 
+    def cache_output(self, holding: Holding, blocks: Sequence[BlockHash], computed_tokens: int) -> None:
+        """Share the full blocks that a finished request's output completes, after those of its prompt."""
+        holding.blocks = (*holding.blocks, *blocks)
+        self.cache(holding, computed_tokens)
+
     def release(self, holding: Holding) -> None:
         """Take a request's memory back; what it shared stays cached."""
         self._private -= holding.private
