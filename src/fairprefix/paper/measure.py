@@ -43,6 +43,8 @@ def measure(workload: Workload, run: FleetRun, record: ProgramRecord, *, gaps: b
         "p99_s": round(percentile(behaved, 0.99), 3),
         "mean_s": round(sum(behaved) / len(behaved), 3) if behaved else None,
         "hit_rate": hit_rate(record.finished_jobs),
+        "extend_tokens": sum(record.ledger.service(client).extend for client in record.ledger.clients()),
+        "output_tokens": sum(record.ledger.service(client).output for client in record.ledger.clients()),
         "requests": len(record.finished_jobs),
         "programs_done": len(record.finished_ns),
         "evicted_blocks": run.evicted_blocks,

@@ -36,10 +36,8 @@ BIG = ("llama-3.1-8b", "a100-graphs")
 SMALL = ("llama-3.2-3b", "a10g")
 SEED = 0
 
-PROGRAMS = {"ToT": 120, "Judge": 360, "LongQA": 720, "Chat": 1_200, "Mix": 120, "Phases": 400}
-"""Programs per worker of all clients together, in the full run."""
-QUICK = 4
-"""The quick run has a quarter of the programs, at the same rates."""
+PROGRAMS = {"ToT": 120, "Judge": 360, "LongQA": 720, "Chat": 1_200, "Mix": 120, "OwnPrefix": 4_800}
+"""Programs per worker of all clients together."""
 _PROBES = 12
 """Programs of each client whose work is averaged to learn what a worker can do."""
 _PS_PER_S = 1000 * PS_PER_MS
@@ -52,9 +50,18 @@ class Scale:
     name: str
     divisor: int
     workers: tuple[int, ...]
+    seeds: tuple[int, ...] = (SEED,)
+    data: str | None = None
+    """A folder with recorded runs and traces, for what needs them."""
 
 
-SCALES = {"full": Scale("full", 1, (1, 2, 4, 8)), "quick": Scale("quick", QUICK, (1, 2, 4, 8))}
+SCALES = {
+    "full": Scale("full", 1, (1, 2, 4, 8), (0, 1, 2)),
+    "quick": Scale("quick", 1, (1, 2)),
+    "tiny": Scale("tiny", 12, (1, 2)),
+}
+"""By name. `full` and `quick` differ in workers and seeds, not in the length of a run, on which results depend;
+`tiny` is for tests."""
 
 
 def engine_config(step_time: StepTimeModel, **changes: int | str) -> EngineConfig:
@@ -69,7 +76,7 @@ def step_times(hardware: tuple[str, str]) -> StepTimeModel:
 
 def base_of(workload: str) -> str:
     """Return the workload in which everybody behaves well."""
-    base = workload.partition("@")[2] or workload
+    base = "Chat" if workload == "Phases" else workload.partition("@")[2] or workload
     return one_of("workload", base, PROGRAMS)
 
 

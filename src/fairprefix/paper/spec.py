@@ -6,15 +6,18 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 from attrs import Factory, frozen
 
+from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import one_of
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.paper import rules
+from fairprefix.paper.aging import AgingLPM
 from fairprefix.paper.measure import measure
 from fairprefix.sim.fleet import Fleet, WorkerSpec
 from fairprefix.sim.programs import run_programs
@@ -58,7 +61,7 @@ class Spec:
     workers: int = 1
     clients: int = rules.CLIENTS
     divisor: int = 1
-    """How much smaller than in the full run it is."""
+    """By how much it is smaller than rule 7 says."""
     hardware: tuple[str, str] = rules.BIG
     quantum: int = rules.QUANTUM
     worker_quantum: int = rules.WORKER_QUANTUM
@@ -69,6 +72,8 @@ class Spec:
     """Further settings of the policy."""
     engine: Mapping[str, Any] = Factory(dict)
     """Settings of the engine other than those of rule 1."""
+    aging: int = 0
+    """Tokens by which a waiting request gains on longer matches at each pass (LPM only)."""
     gaps: bool = False
     """Whether the largest gap between co-backlogged clients is wanted too."""
 
@@ -115,7 +120,11 @@ def execute(spec: Spec) -> dict[str, Any]:
         }
     )
     run, record = run_programs(
-        workload, config, make_fleet(spec), to_the_end=spec.to_the_end or not workload.greedy
+        workload,
+        config,
+        make_fleet(spec),
+        to_the_end=spec.to_the_end or not workload.greedy,
+        make=partial(AgingLPM, tokens_per_pass=spec.aging) if spec.aging else make_policy,
     )
     figures = measure(workload, run, record, gaps=spec.gaps)
     return {

@@ -40,6 +40,10 @@ ARRANGEMENTS = (*ROUTERS, "central_pool", "shared_ledger")
 """How requests may come to the workers."""
 
 
+MakePolicy = Callable[[PolicyConfig, PrefixIndex], Policy]
+"""Makes a worker's policy, given its view of the cache."""
+
+
 @frozen
 class WorkerSpec:
     """One worker."""
@@ -132,6 +136,7 @@ class FleetRun:
         fleet: the workers.
         record: takes down what happens in the cluster; a full one unless given.
         own: makes the record of each worker.
+        make: makes the policy of each worker.
     """
 
     def __init__(
@@ -141,9 +146,10 @@ class FleetRun:
         fleet: Fleet,
         record: RunRecord | None = None,
         own: Callable[[Ledger], RunRecord] = RunRecord,
+        make: MakePolicy = make_policy,
     ) -> None:
         self._trace, self._config, self._fleet = trace, config, fleet
-        self._own = own
+        self._own, self._make = own, make
         self.seen = record or RunRecord(Ledger(config.cost, config.weights, config.default_weight))
         self.cluster = Cluster(self.seen)
         self._policies: list[Policy] = []
@@ -199,7 +205,7 @@ class FleetRun:
         if self._ledger:
             policy: Policy = LedgerView(self._ledger, name, partial(_cached_tokens, index))
         else:
-            policy = make_policy(self._config, index)
+            policy = self._make(self._config, index)
         record = self._own(Ledger(self._config.cost, self._config.weights, self._config.default_weight))
         observer = WorkerObserver(self.cluster, place, record)
         engine = VirtualEngine(spec.engine, spec.step_time, cache, policy, observer, shared_queue=self._queue)

@@ -51,21 +51,26 @@ class KVCache:
 
     def matched_blocks(self, blocks: Sequence[BlockHash]) -> int:
         """Return how many leading blocks of a chain are cached."""
+        references, unreferenced = self._references, self._unreferenced
         for place, block in enumerate(blocks):
-            if block not in self._references and block not in self._unreferenced:
+            if block not in references and block not in unreferenced:
                 return place
         return len(blocks)
 
     def fits(self, blocks: Sequence[BlockHash], matched: int, private: int) -> bool:
         """Return whether a request that shares `matched` blocks finds room for `private` more tokens."""
-        revived = sum(block in self._unreferenced for block in blocks[:matched])
+        revived = sum(map(self._unreferenced.__contains__, blocks[:matched]))
         return private + revived * self.block_size <= self.room
 
     def hold(self, blocks: Sequence[BlockHash], matched: int, private: int) -> Holding:
         """Give a request its memory; it must fit."""
+        references, unreferenced = self._references, self._unreferenced
         for block in blocks[:matched]:
-            self._unreferenced.pop(block, None)
-            self._references[block] = self._references.get(block, 0) + 1
+            if block in references:
+                references[block] += 1
+            else:
+                del unreferenced[block]
+                references[block] = 1
         self._private += private
         self._evict()
         return Holding(blocks, matched, private)
@@ -97,12 +102,14 @@ class KVCache:
     def release(self, holding: Holding) -> None:
         """Take a request's memory back; what it shared stays cached."""
         self._private -= holding.private
+        references, blocks = self._references, holding.blocks
         for place in range(holding.shared - 1, -1, -1):
-            block = holding.blocks[place]
-            self._references[block] -= 1
-            if not self._references[block]:
-                del self._references[block]
-                self._unreferenced[block] = (holding.blocks, place)
+            block = blocks[place]
+            if references[block] > 1:
+                references[block] -= 1
+            else:
+                del references[block]
+                self._unreferenced[block] = (blocks, place)
         holding.private = holding.shared = 0
 
     def clear(self) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.ledger import Ledger
 from fairprefix.core.request import Client
 from fairprefix.sim.chains import Chain
-from fairprefix.sim.fleet import Fleet, FleetRun
+from fairprefix.sim.fleet import Fleet, FleetRun, MakePolicy
 from fairprefix.sim.job import Job, OversizeError
 from fairprefix.sim.record import RunRecord
 from fairprefix.sim.trace import Trace, TraceRequest
@@ -159,6 +160,22 @@ class ProgramRecord(RunRecord):
             points.append((at, total))
 
 
+class _NoRecord(RunRecord):
+    """Stands where the record of a single worker is not wanted: that of the cluster has everything."""
+
+    def queued(self, client: Client, at: int, change: int) -> None:
+        """Do nothing."""
+
+    def admitted(self, job: Job, at: int, *, extend: int, charged: int, again: bool) -> None:
+        """Do nothing."""
+
+    def produced(self, tokens: dict[Client, int], at: int) -> None:
+        """Do nothing."""
+
+    def finished(self, job: Job) -> None:
+        """Do nothing."""
+
+
 def _refuse_oversized(run: FleetRun, trace: Trace) -> None:
     """Fail now, and not in the middle of the run."""
     fitting = sum(1 for _ in run.admissible(trace.requests))
@@ -176,6 +193,7 @@ def run_programs(
     *,
     to_the_end: bool = True,
     on_finish: Callable[[int], None] = lambda _count: None,
+    make: MakePolicy = make_policy,
 ) -> tuple[FleetRun, ProgramRecord]:
     """Run a workload in closed loop through one or several virtual workers.
 
@@ -186,13 +204,14 @@ def run_programs(
         to_the_end: serve everything; False stops when all programs of well-behaved clients are done, since what
             is left of the others' concerns nobody.
         on_finish: hears how many calls are done.
+        make: makes the policy of each worker.
 
     Raises:
         OversizeError: a call fits not every worker, and oversized ones are not rejected.
     """
     trace = static_trace(workload)
     record = ProgramRecord(Ledger(config.cost, config.weights, config.default_weight), workload)
-    run = FleetRun(trace, config, fleet, record)
+    run = FleetRun(trace, config, fleet, record, own=_NoRecord, make=make)
     _refuse_oversized(run, trace)
     source = ProgramSource(workload)
     run.cluster.run(

@@ -4,6 +4,7 @@
     S2@...   a client misbehaves by longer prefixes: longer questions, a preamble, longer documents
     ToT, Judge, LongQA, Chat   all clients are well-behaved
     Mix      Figure 12: a judge, two who chat, and one with trees of thoughts
+    OwnPrefix   each client begins all prompts with the same text, and nobody else does
     Phases   Figure 8: all chat; the last two of four flood at first, and the one before the last calms down
 
 The first client misbehaves, where one does. All clients begin programs at the same rate; in S1@LongQA, whose program
@@ -20,6 +21,7 @@ from fairprefix.core.errors import at_least, one_of, reject
 from fairprefix.core.request import Client
 from fairprefix.workload.draws import Maker
 from fairprefix.workload.kinds import (
+    ARTICLE_TOKENS,
     DOCUMENT_TOKENS,
     PREAMBLE_TOKENS,
     QUESTION_TOKENS,
@@ -27,6 +29,7 @@ from fairprefix.workload.kinds import (
     DocumentQuestions,
     Judge,
     Kind,
+    OwnPrefix,
     TreeOfThoughts,
 )
 from fairprefix.workload.program import Program, Workload
@@ -128,6 +131,10 @@ def _mix(_maker: Maker, place: int, _clients: int) -> _Habit:
     return _Habit(kind, CHATS if isinstance(kind, Chat) else 1)
 
 
+def _owners(maker: Maker, _place: int, _clients: int) -> _Habit:
+    return _Habit(OwnPrefix(maker.part(ARTICLE_TOKENS, "article")))
+
+
 def _phases(_maker: Maker, place: int, clients: int) -> _Habit:
     floods, last = place >= clients - 2, place == clients - 1
     return _Habit(Chat(), GREEDY_RATE if floods else 1, calms_down=floods and not last)
@@ -145,6 +152,7 @@ _HABITS: dict[str, Callable[[Maker, int, int], _Habit]] = {
     "LongQA": _readers(1, 1),
     "Chat": _chats,
     "Mix": _mix,
+    "OwnPrefix": _owners,
     "Phases": _phases,
 }
 WORKLOADS = tuple(_HABITS)

@@ -110,7 +110,19 @@ class Chat:
         return Program(client, at, calls)
 
 
-Kind = TreeOfThoughts | Judge | DocumentQuestions | Chat
+@frozen
+class OwnPrefix:
+    """A short question after a text with which all prompts of the client begin."""
+
+    text: Part
+
+    def program(self, maker: Maker, client: Client, at: int) -> Program:
+        """Return one question."""
+        question = maker.part(INSTRUCTION_TOKENS, "question")
+        return Program(client, at, [Call((self.text, question), maker.part(REPLY_TOKENS, "output"))])
+
+
+Kind = OwnPrefix | TreeOfThoughts | Judge | DocumentQuestions | Chat
 
 
 def _commit(maker: Maker, text: tuple[Part, ...]) -> Call:

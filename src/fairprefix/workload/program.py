@@ -62,8 +62,8 @@ def _checked(calls: Iterable[Call]) -> tuple[Call, ...]:
         for earlier in call.after:
             if not 0 <= earlier < number:
                 raise WorkloadError(f"call {number}: waits for call {earlier}, expected an earlier one")
-        for part in (*call.prompt, call.output):
-            at_least(f"call {number}: tokens of a part", part.tokens, 1)
+        if min(part.tokens for part in (*call.prompt, call.output)) < 1:
+            raise WorkloadError(f"call {number}: a part without tokens")
         at_least(f"call {number}: delay_ns", call.delay_ns, 0)
         at_least(f"call {number}: max_output", call.limit, call.output.tokens)
     return known
