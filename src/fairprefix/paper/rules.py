@@ -51,14 +51,18 @@ class Scale:
     divisor: int
     workers: tuple[int, ...]
     seeds: tuple[int, ...] = (SEED,)
+    four: int = 4
+    """Workers where the paper has four (Fig. 9 and 10)."""
+    frontier: int | None = None
+    """How many workloads the frontier is drawn for; None: all."""
     data: str | None = None
     """A folder with recorded runs and traces, for what needs them."""
 
 
 SCALES = {
     "full": Scale("full", 1, (1, 2, 4, 8), (0, 1, 2)),
-    "quick": Scale("quick", 1, (1, 2)),
-    "tiny": Scale("tiny", 12, (1, 2)),
+    "quick": Scale("quick", 1, (1, 2), four=2, frontier=1),
+    "tiny": Scale("tiny", 12, (1, 2), four=2, frontier=1),
 }
 """By name. `full` and `quick` differ in workers and seeds, not in the length of a run, on which results depend;
 `tiny` is for tests."""

@@ -8,6 +8,7 @@ Blocks are released from the end of a prompt to its beginning, so the ends of ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from attrs import define
 
@@ -133,11 +134,20 @@ class KVCache:
         assert self.room >= len(self._unreferenced) * self.block_size
 
     def _evict(self) -> None:
-        """Drop the least recently used blocks until everything fits."""
+        """Drop the least recently used blocks until everything fits; neighbours of a chain go together."""
         over = len(self._unreferenced) * self.block_size - self.room
-        while over > 0:
-            block, (blocks, place) = next(iter(self._unreferenced.items()))
+        if over <= 0:
+            return
+        # One walk for all of them: each start of a walk passes what was dropped from the front before.
+        count = -(-over // self.block_size)
+        dropped = list(islice(self._unreferenced.items(), count))
+        self.evicted_blocks += count
+        run, first, end = dropped[0][1][0], 0, 0
+        for block, (blocks, place) in dropped:
             del self._unreferenced[block]
-            self.index.evicted(blocks, start=place, end=place + 1)
-            self.evicted_blocks += 1
-            over -= self.block_size
+            if blocks is not run or place != first - 1:
+                if end:
+                    self.index.evicted(run, start=first, end=end)
+                run, end = blocks, place + 1
+            first = place
+        self.index.evicted(run, start=first, end=end)

@@ -156,14 +156,15 @@ def _on_traces(scale: Scale) -> list[OnTrace]:
 
 
 def _tasks(scale: Scale) -> Sequence[Task]:
-    specs: list[Task] = [_spec(scale, workload, variant) for workload in WORKLOADS for variant in variants()]
+    workloads = WORKLOADS[: scale.frontier]
+    specs: list[Task] = [_spec(scale, workload, variant) for workload in workloads for variant in variants()]
     return [*specs, *_on_traces(scale)]
 
 
 def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     columns: dict[str, dict[Variant, Result]] = {
         workload: {variant: by_key[_spec(scale, workload, variant).key] for variant in variants()}
-        for workload in WORKLOADS
+        for workload in WORKLOADS[: scale.frontier]
     }
     for task in _on_traces(scale):
         name = Path(task.trace).name.partition(".")[0]

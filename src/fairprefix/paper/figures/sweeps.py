@@ -105,7 +105,7 @@ _OTHERS = ("lpm", "vtc", "preble")
 
 def _specs_10(scale: Scale, panel: str, system: str, worker_quantum: int | None) -> list[Spec]:
     settings = {} if worker_quantum is None else {"worker_quantum": worker_quantum}
-    return seeded(scale, workload=_PANELS[panel], system=system, workers=4, hardware=SMALL, **settings)
+    return seeded(scale, workload=_PANELS[panel], system=system, workers=scale.four, hardware=SMALL, **settings)
 
 
 def _tasks_10(scale: Scale) -> Sequence[Task]:
@@ -149,7 +149,10 @@ def _build_10(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         axes.set_title(f"{name}: tokens/s by Q^w", fontsize=9, loc="left")
         axes.set_ylim(bottom=0)
     legend(figure, {COLOURS[s]: SYSTEMS[s].label for s in ("d2lpm", *_OTHERS)})
-    text = "Llama-3.2-3B on four A10G; trees of thoughts, with one misbehaving client (S1) and with none."
+    text = (
+        f"Llama-3.2-3B on {scale.four} A10G (published: 4); trees of thoughts, with one misbehaving client (S1) and with "
+        "none."
+    )
     return Section("10", "The dispatcher's quantum", text, tuple(tables), tuple(verdicts), {"figure-10": png(figure)})
 
 

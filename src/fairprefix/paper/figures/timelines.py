@@ -37,7 +37,7 @@ class _Timeline:
             scale,
             workload=self.workload,
             system=system,
-            workers=self.workers,
+            workers=min(self.workers, scale.four),
             clients=self.clients,
             to_the_end=True,
         )
@@ -69,7 +69,8 @@ class _Timeline:
         return Section(
             self.name,
             self.title,
-            f"Published ({data['what']}): {data['text']}. Seed {scale.seeds[0]}.",
+            f"Published ({data['what']}): {data['text']}. Here D = {min(self.workers, scale.four)}, "
+            f"seed {scale.seeds[0]}.",
             (Table("by system", headers, tuple(rows)),),
             (self._verdict(shown),),
             {f"figure-{self.name}": _picture(shown, clients)},
