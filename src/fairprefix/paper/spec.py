@@ -18,8 +18,8 @@ from fairprefix.core.errors import one_of
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.paper import rules
 from fairprefix.paper.aging import AgingLPM
-from fairprefix.paper.measure import measure
 from fairprefix.sim.fleet import Fleet, WorkerSpec
+from fairprefix.sim.programfigures import measure
 from fairprefix.sim.programs import run_programs
 from fairprefix.workload import WorkloadSize, make_workload
 

@@ -1,10 +1,10 @@
-"""From a run to the paper's metrics: service while all clients are active, and latencies of those who behave."""
+"""From a run of programs to its figures: service while all clients are active, latencies of those who behave."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from fairprefix.core.ledger import View, jain_index
 from fairprefix.core.request import Client
@@ -20,19 +20,42 @@ Interval = tuple[int, int]
 Points = Sequence[tuple[int, int]]
 
 
-def measure(workload: Workload, run: FleetRun, record: ProgramRecord, *, gaps: bool = False) -> dict[str, Any]:
-    """Return the figures of a run, as JSON-serialisable data; times in seconds, service in units."""
-    end = run.cluster.now_ns
+class ProgramTimes(Protocol):
+    """What any engine's run of a workload has to tell; times are nanoseconds from its beginning."""
+
+    @property
+    def client_view(self) -> Mapping[Client, Points]:
+        """Return per client (ns, cumulative service units as the client sees it) after each charge."""
+        ...
+
+    @property
+    def timeline(self) -> Mapping[Client, Points]:
+        """Return the same for actual service: what had to be computed."""
+        ...
+
+    @property
+    def finished_ns(self) -> Mapping[int, int]:
+        """Return when each program that is done was done, by its number."""
+        ...
+
+    @property
+    def latencies_ns(self) -> Mapping[int, int]:
+        """Return what each program that is done is judged by, by its number."""
+        ...
+
+
+def program_figures(workload: Workload, record: ProgramTimes, end: int) -> dict[str, Any]:
+    """Return the figures of a run that ended at `end`: times in seconds, service in units."""
     windows = all_active(workload, record, end)
     spent = sum(stop - start for start, stop in windows) / NS_PER_S
-    seen = {client: _within(points, windows) for client, points in record.client_view.items()}
-    actual = {client: _within(record.timeline.get(client, []), windows) for client in record.client_view}
+    seen = {client: _within(record.client_view.get(client, ()), windows) for client in workload.clients}
+    actual = {client: _within(record.timeline.get(client, ()), windows) for client in workload.clients}
     behaved = sorted(
         latency / NS_PER_S
         for number, latency in record.latencies_ns.items()
         if workload.programs[number].client not in workload.greedy
     )
-    figures = {
+    return {
         "virtual_s": round(end / NS_PER_S, 3),
         "all_active_s": round(spent, 3),
         "service_rate": _rate(sum(seen.values()), spent),
@@ -42,21 +65,30 @@ def measure(workload: Workload, run: FleetRun, record: ProgramRecord, *, gaps: b
         "p50_s": round(percentile(behaved, 0.5), 3),
         "p99_s": round(percentile(behaved, 0.99), 3),
         "mean_s": round(sum(behaved) / len(behaved), 3) if behaved else None,
-        "hit_rate": hit_rate(record.finished_jobs),
-        "extend_tokens": sum(record.ledger.service(client).extend for client in record.ledger.clients()),
-        "output_tokens": sum(record.ledger.service(client).output for client in record.ledger.clients()),
-        "requests": len(record.finished_jobs),
         "programs_done": len(record.finished_ns),
-        "evicted_blocks": run.evicted_blocks,
         "seen": seen,
         "actual": actual,
         "clients": {client: _of_client(workload, record, client) for client in workload.clients},
         "timeline": _timeline(workload, record, end),
     }
+
+
+def measure(workload: Workload, run: FleetRun, record: ProgramRecord, *, gaps: bool = False) -> dict[str, Any]:
+    """Return the figures of a virtual run, as JSON-serialisable data."""
+    figures = program_figures(workload, record, run.cluster.now_ns)
+    figures |= {
+        "hit_rate": hit_rate(record.finished_jobs),
+        "extend_tokens": sum(record.ledger.service(client).extend for client in record.ledger.clients()),
+        "output_tokens": sum(record.ledger.service(client).output for client in record.ledger.clients()),
+        "requests": len(record.finished_jobs),
+        "evicted_blocks": run.evicted_blocks,
+    }
+    for client, found in figures["clients"].items():
+        found["hit_rate"] = hit_rate([job for job in record.finished_jobs if job.request.client == client])
     return figures | _gaps(run, record) if gaps else figures
 
 
-def all_active(workload: Workload, record: ProgramRecord, end: int) -> list[Interval]:
+def all_active(workload: Workload, record: ProgramTimes, end: int) -> list[Interval]:
     """Return the intervals of time in which every client has an unfinished program."""
     common = [(0, end)]
     for client in workload.clients:
@@ -64,7 +96,7 @@ def all_active(workload: Workload, record: ProgramRecord, end: int) -> list[Inte
     return common
 
 
-def _active(workload: Workload, record: ProgramRecord, client: Client, end: int) -> list[Interval]:
+def _active(workload: Workload, record: ProgramTimes, client: Client, end: int) -> list[Interval]:
     """Return the intervals in which a client has an unfinished program."""
     merged: list[Interval] = []
     for number, program in enumerate(workload.programs):
@@ -110,7 +142,7 @@ def _jain(services: dict[Client, int]) -> float | None:
     return None if index is None else round(float(index), 4)
 
 
-def _of_client(workload: Workload, record: ProgramRecord, client: Client) -> dict[str, Any]:
+def _of_client(workload: Workload, record: ProgramTimes, client: Client) -> dict[str, Any]:
     latencies = sorted(
         latency / NS_PER_S
         for number, latency in record.latencies_ns.items()
@@ -122,20 +154,19 @@ def _of_client(workload: Workload, record: ProgramRecord, client: Client) -> dic
         "p50_s": round(percentile(latencies, 0.5), 3),
         "p99_s": round(percentile(latencies, 0.99), 3),
         "makespan_s": round(max(ends, default=0) / NS_PER_S, 3),
-        "hit_rate": hit_rate([job for job in record.finished_jobs if job.request.client == client]),
     }
 
 
-def _timeline(workload: Workload, record: ProgramRecord, end: int) -> dict[str, Any]:
+def _timeline(workload: Workload, record: ProgramTimes, end: int) -> dict[str, Any]:
     """Return per client the rates of service in bins of time, and latencies by the time at which programs began."""
     width = max(1, -(-end // BINS))
     edges = [width * place for place in range(BINS + 1)]
     return {
         "bin_s": width / NS_PER_S,
-        "seen": {client: _binned(points, edges, width) for client, points in record.client_view.items()},
-        "actual": {
-            client: _binned(record.timeline.get(client, []), edges, width) for client in record.client_view
+        "seen": {
+            client: _binned(record.client_view.get(client, ()), edges, width) for client in workload.clients
         },
+        "actual": {client: _binned(record.timeline.get(client, ()), edges, width) for client in workload.clients},
         "latency": {client: _latencies_in(workload, record, client, width) for client in workload.clients},
     }
 
@@ -145,7 +176,7 @@ def _binned(points: Points, edges: Sequence[int], width: int) -> list[float]:
     return [round((values[k + 1] - values[k]) * NS_PER_S / width, 1) for k in range(len(edges) - 1)]
 
 
-def _latencies_in(workload: Workload, record: ProgramRecord, client: Client, width: int) -> list[float | None]:
+def _latencies_in(workload: Workload, record: ProgramTimes, client: Client, width: int) -> list[float | None]:
     sums, counts = [0.0] * BINS, [0] * BINS
     for number, latency in record.latencies_ns.items():
         program = workload.programs[number]
