@@ -50,7 +50,7 @@ class LocalEngine:
         self._coming: list[tuple[Client, list[int], int, _Open]] = []
         self._stepping: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> LocalEngine:
+    async def __aenter__(self) -> LocalEngine:  # noqa: PYI034  # Self: from Python 3.11 on
         """Begin to step."""
         self._stepping = asyncio.create_task(self._step_on())
         return self

@@ -62,7 +62,7 @@ class Endpoint:
         self._model = model
         self.url = base
 
-    async def __aenter__(self) -> Endpoint:
+    async def __aenter__(self) -> Endpoint:  # noqa: PYI034  # Self: from Python 3.11 on
         """Find out the model, and thereby whether anybody is there.
 
         Raises:

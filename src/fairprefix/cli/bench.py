@@ -41,7 +41,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
     parser = subparsers.add_parser(
         "bench",
         help="run the paper's workloads against an OpenAI endpoint, or the reference engine",
-        description="Run programs with data dependencies of several clients against a real engine, in real time, and "
+        description="Run programs with data dependencies of several clients against a real engine, in real "
+        "time, and "
         "show what each client got.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,7 +56,11 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         "--key-env", default="OPENAI_API_KEY", metavar="NAME", help="with --url: variable that holds the API key"
     )
     parser.add_argument(
-        "--timeout", type=positive, default=600.0, metavar="S", help="with --url: seconds for a call (default: 600)"
+        "--timeout",
+        type=positive,
+        default=600.0,
+        metavar="S",
+        help="with --url: seconds for a call (default: 600)",
     )
     parser.add_argument(
         "--policy",
@@ -65,7 +70,11 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         help="with --engine: who is admitted next (default: dlpm)",
     )
     parser.add_argument(
-        "--kv-tokens", type=whole(1), default=16_384, metavar="N", help="with --engine: KV memory (default: 16,384)"
+        "--kv-tokens",
+        type=whole(1),
+        default=16_384,
+        metavar="N",
+        help="with --engine: KV memory (default: 16,384)",
     )
     _add_workload_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
@@ -82,9 +91,15 @@ def _add_workload_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--clients", type=whole(1), default=3, metavar="N", help="how many (default: 3)")
     group.add_argument(
-        "--scale", type=positive, default=1.0, metavar="X", help="multiply all lengths by this, at most 1 (default: 1)"
+        "--scale",
+        type=positive,
+        default=1.0,
+        metavar="X",
+        help="multiply all lengths by this, at most 1 (default: 1)",
     )
-    group.add_argument("--seed", type=whole(0), default=0, metavar="S", help="of lengths and arrivals (default: 0)")
+    group.add_argument(
+        "--seed", type=whole(0), default=0, metavar="S", help="of lengths and arrivals (default: 0)"
+    )
     group.add_argument("--data", metavar="DIR", help="folder with gsm8k*.jsonl and loogle*.jsonl")
     group.add_argument(
         "--concurrency", type=whole(1), default=256, metavar="N", help="calls that are out at once (default: 256)"
@@ -150,11 +165,18 @@ def _table(workload: Workload, figures: dict[str, Any]) -> str:
     jain = "-" if figures["jain"] is None else f"{figures['jain']:.3f}"
     rate = "-" if figures["service_rate"] is None else f"{figures['service_rate']:,.0f}"
     head = [
-        f"{workload.name}: {figures['requests']:,} calls of {figures['programs_done']:,} programs in "
-        f"{figures['virtual_s']:,.1f} s, {figures['failed']} programs failed",
-        f"while all clients are active ({figures['all_active_s']:,.1f} s): {rate} tokens/s as clients see it, Jain {jain}",
-        f"cache hits {figures['hit_rate']:.1%}, mean TTFT {figures['mean_ttft_ms']:,.0f} ms, "
-        f"mean TPOT {figures['mean_tpot_ms']:,.1f} ms",
+        (
+            f"{workload.name}: {figures['requests']:,} calls of {figures['programs_done']:,} programs in "
+            f"{figures['virtual_s']:,.1f} s, {figures['failed']} programs failed"
+        ),
+        (
+            f"while all clients are active ({figures['all_active_s']:,.1f} s): {rate} tokens/s as clients see it, "
+            f"Jain {jain}"
+        ),
+        (
+            f"cache hits {figures['hit_rate']:.1%}, mean TTFT {figures['mean_ttft_ms']:,.0f} ms, "
+            f"mean TPOT {figures['mean_tpot_ms']:,.1f} ms"
+        ),
     ]
     rows = [["client", "programs", "P50, s", "P99, s", "service in that time"]]
     for client, found in figures["clients"].items():

@@ -29,8 +29,8 @@ examples:
   fairprefix paper --figure 7                   one figure alone
   fairprefix paper --quick --data traces/       with the recorded run that the time model is validated against
 
-Results are kept in DIR/results: a run that was interrupted goes on where it stopped, and figures that need the same
-simulations share them. What the paper does not state comes from one set of rules, printed in the report."""
+Results are kept in DIR/results: a run that was interrupted goes on where it stopped, and figures that need the
+same simulations share them. What the paper does not state comes from one set of rules, printed in the report."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
@@ -38,7 +38,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
     parser = subparsers.add_parser(
         "paper",
         help="reproduce the evaluation of DLPM and D2LPM in virtual time",
-        description="Reproduce the evaluation of the DLPM paper (arXiv 2501.14312) in virtual time, without a GPU, "
+        description="Reproduce the evaluation of the DLPM paper (arXiv 2501.14312) in virtual time, without a "
+        "GPU, "
         "and write a report in which our figures stand beside the published ones.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -76,5 +77,3 @@ def run(args: argparse.Namespace) -> int:
     for what, path in files.items():
         print(f"{what}: {path}", file=sys.stderr)
     return 0
-
-

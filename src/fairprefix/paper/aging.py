@@ -1,8 +1,8 @@
 """LPM with aging, a baseline: at every pass that a request waits it gains on requests with longer matches.
 
 A request's rank is its match in tokens, and `tokens_per_pass` for each pass since it arrived, as SGLang's option
-`--lpm-aging-tokens-per-pass` has it. All requests age alike, so their order changes with matches and arrivals alone:
-a match less the age at arrival is compared.
+`--lpm-aging-tokens-per-pass` has it. All requests age alike, so their order changes with matches and arrivals
+alone: a match less the age at arrival is compared.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class AgingLPM(SingleQueuePolicy):
 
     name = "lpm"
 
-    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None, *, tokens_per_pass: int = 1) -> None:
+    def __init__(
+        self, config: PolicyConfig, prefixes: Prefixes | None = None, *, tokens_per_pass: int = 1
+    ) -> None:
         super().__init__(config, prefixes, patience=None)
         self._aging = _AgingLane(tokens_per_pass)
         self._queue = self._aging

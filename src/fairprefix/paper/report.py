@@ -21,9 +21,10 @@ table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; font-variant
 caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } .wide { overflow-x: auto }
-img { max-width: 100% } li.yes::marker { color: #009e73; content: "✓ " } li.no::marker { color: #d55e00; content: "✗ " }
-li.open::marker { content: "– " } pre { white-space: pre-wrap; background: #f7f7f7; padding: 1rem; font-size: 13px }
-nav a { margin-right: 1rem } .word { color: #666 }
+img { max-width: 100% } li.yes::marker { color: #009e73; content: "✓ " } li.no::marker { color: #d55e00; content:
+"✗ " }
+li.open::marker { content: "– " } pre { white-space: pre-wrap; background: #f7f7f7; padding: 1rem; font-size: 13px
+} nav a { margin-right: 1rem } .word { color: #666 }
 """
 
 
@@ -43,8 +44,10 @@ class Origin:
         """Return it as sentences."""
         return (
             f"fairprefix {self.version}, commit {self.commit}.",
-            f"Scale: {self.scale}; seeds: {', '.join(map(str, self.seeds))}. "
-            f"The simulations took {self.cpu_s:,.0f} s of processor time.",
+            (
+                f"Scale: {self.scale}; seeds: {', '.join(map(str, self.seeds))}. "
+                f"The simulations took {self.cpu_s:,.0f} s of processor time."
+            ),
             f"Published: {published()['source']}. {published()['how']}",
         )
 
@@ -54,10 +57,13 @@ def html(sections: Sequence[Section], origin: Origin) -> str:
     body = "".join(_html_section(section) for section in sections)
     links = "".join(f'<a href="#{escape(s.name)}">{escape(_heading(s))}</a> ' for s in sections)
     about = "".join(f"<p>{escape(line)}</p>" for line in origin.lines)
-    return (
+    head = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(TITLE)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><h1>{escape(TITLE)}</h1>{about}'
-        f"<nav>{links}</nav><h2>Rules</h2><pre>{escape(_rules())}</pre>{body}</html>\n"
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+    )
+    return (
+        f"{head}<h1>{escape(TITLE)}</h1>{about}<nav>{links}</nav>"
+        f"<h2>Rules</h2><pre>{escape(_rules())}</pre>{body}</html>\n"
     )
 
 

@@ -59,7 +59,9 @@ class Store:
         return self._folder / f"{key}.json"
 
 
-def carry_out(tasks: Iterable[Task], store: Store, jobs: int, done: Done = lambda *_: None) -> Mapping[str, Result]:
+def carry_out(
+    tasks: Iterable[Task], store: Store, jobs: int, done: Done = lambda *_: None
+) -> Mapping[str, Result]:
     """Return the results of all tasks by key; those that the store has are not done again.
 
     Args:

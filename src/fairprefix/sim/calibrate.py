@@ -1,8 +1,8 @@
 """Fits a step-time model to a user's own engine, from nothing but the times of its requests.
 
 Parameters are searched by simulation: the virtual engine serves the log's requests at the log's times, and what it
-gets wrong is made smaller, one parameter after the other, in ever smaller steps. Every second request is fitted; the
-error that is reported is that of the others, which the fit has not looked at.
+gets wrong is made smaller, one parameter after the other, in ever smaller steps. Every second request is fitted;
+the error that is reported is that of the others, which the fit has not looked at.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from fairprefix.sim.job import Job
 from fairprefix.sim.record import RunRecord
 from fairprefix.sim.trace import TraceRequest
 
-
 Follow = Callable[[Job], Iterable[TraceRequest]]
 """Returns what arrives because a request is done."""
 
@@ -223,12 +222,7 @@ class Cluster:
                     worker.engine.complete()
                     self.dispatcher.stepped(worker.name, self.now_ns)
                     on_finish(self._done())
-            if follow:
-                done = self.record.finished_jobs
-                for place in range(followed, len(done)):
-                    for request in follow(done[place]):
-                        coming.add(request)
-                followed = len(done)
+            followed = self._release(coming, follow, followed)
             while failing and failing[0].at_ns <= self.now_ns:
                 self._happen(failing.popleft())
             while coming and coming.next_ns <= self.now_ns:
@@ -236,6 +230,15 @@ class Cluster:
             for worker in self.workers:
                 if worker.alive and worker.engine.ends_ps is None:
                     worker.look_up(at_ps)
+
+    def _release(self, coming: _Coming, follow: Follow | None, followed: int) -> int:
+        """Let come what waited for the jobs finished since `followed` of them were; return how many are now."""
+        done = self.record.finished_jobs
+        if follow:
+            for place in range(followed, len(done)):
+                for request in follow(done[place]):
+                    coming.add(request)
+        return len(done)
 
     def _done(self) -> int:
         return len(self.record.finished_jobs) + len(self.record.rejected_requests) + len(self.record.lost_jobs)

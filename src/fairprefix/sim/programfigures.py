@@ -158,14 +158,12 @@ def _of_client(workload: Workload, record: ProgramTimes, client: Client) -> dict
 
 
 def _timeline(workload: Workload, record: ProgramTimes, end: int) -> dict[str, Any]:
-    """Return per client the rates of service in bins of time, and latencies by the time at which programs began."""
+    """Return per client the rates of service in bins of time, and latencies by the time of arrival."""
     width = max(1, -(-end // BINS))
     edges = [width * place for place in range(BINS + 1)]
     return {
         "bin_s": width / NS_PER_S,
-        "seen": {
-            client: _binned(record.client_view.get(client, ()), edges, width) for client in workload.clients
-        },
+        "seen": {client: _binned(record.client_view.get(client, ()), edges, width) for client in workload.clients},
         "actual": {client: _binned(record.timeline.get(client, ()), edges, width) for client in workload.clients},
         "latency": {client: _latencies_in(workload, record, client, width) for client in workload.clients},
     }

@@ -194,6 +194,7 @@ def run_programs(
     to_the_end: bool = True,
     on_finish: Callable[[int], None] = lambda _count: None,
     make: MakePolicy = make_policy,
+    detailed: bool = False,
 ) -> tuple[FleetRun, ProgramRecord]:
     """Run a workload in closed loop through one or several virtual workers.
 
@@ -205,13 +206,14 @@ def run_programs(
             is left of the others' concerns nobody.
         on_finish: hears how many calls are done.
         make: makes the policy of each worker.
+        detailed: whether figures of single workers are wanted too.
 
     Raises:
         OversizeError: a call fits not every worker, and oversized ones are not rejected.
     """
     trace = static_trace(workload)
     record = ProgramRecord(Ledger(config.cost, config.weights, config.default_weight), workload)
-    run = FleetRun(trace, config, fleet, record, own=_NoRecord, make=make)
+    run = FleetRun(trace, config, fleet, record, own=RunRecord if detailed else _NoRecord, make=make)
     _refuse_oversized(run, trace)
     source = ProgramSource(workload)
     run.cluster.run(

@@ -54,8 +54,8 @@ class Measured:
 def read_log(path: str | Path) -> list[Measured]:
     """Return the requests of a log, in order of their start.
 
-    A log is JSON, one object per line: the lengths of prompt and output in tokens, and in seconds on one clock when
-    the engine got the request (`queued_ts`, `arrival_s`...), and when the first and the last token came
+    A log is JSON, one object per line: the lengths of prompt and output in tokens, and in seconds on one clock
+    when the engine got the request (`queued_ts`, `arrival_s`...), and when the first and the last token came
     (`first_token_ts`, `last_token_ts`...); or the two as durations from the start (`ttft_s`, `latency_s`).
 
     Raises:
@@ -70,7 +70,9 @@ def read_log(path: str | Path) -> list[Measured]:
     rows.sort(key=lambda row: row.start_s)
     first = rows[0].start_s
     return [
-        Measured(r.start_s - first, r.input_tokens, r.output_tokens, r.first_token_s - first, r.last_token_s - first)
+        Measured(
+            r.start_s - first, r.input_tokens, r.output_tokens, r.first_token_s - first, r.last_token_s - first
+        )
         for r in rows
     ]
 
@@ -84,7 +86,9 @@ def _row(text: str, where: str) -> Measured:
         raise LogError(f"{where}: expected a JSON object")
     start = _number(fields, _START, where)
     first = start + _number(fields, ("ttft_s",), where) if "ttft_s" in fields else _number(fields, _FIRST, where)
-    last = start + _number(fields, ("latency_s",), where) if "latency_s" in fields else _number(fields, _LAST, where)
+    last = (
+        start + _number(fields, ("latency_s",), where) if "latency_s" in fields else _number(fields, _LAST, where)
+    )
     if not start <= first <= last:
         raise LogError(f"{where}: start {start}, first token {first}, last token {last}: expected in this order")
     return Measured(start, _whole(fields, _INPUT, where), _whole(fields, _OUTPUT, where), first, last)
@@ -114,7 +118,5 @@ def _whole(fields: dict[str, Any], names: tuple[str, ...], where: str) -> int:
 
 def as_trace(requests: list[Measured], name: str) -> Trace:
     """Return the log as a trace of one client, without prefixes."""
-    rows = [
-        TraceRequest(round(r.start_s * NS_PER_S), "client", r.input_tokens, r.output_tokens) for r in requests
-    ]
+    rows = [TraceRequest(round(r.start_s * NS_PER_S), "client", r.input_tokens, r.output_tokens) for r in requests]
     return Trace(name, rows, 16, has_clients=False)

@@ -1,4 +1,4 @@
-"""A step-time model against a real engine: the same requests at the same times, and how far the means are apart."""
+"""A step-time model against a real engine: the same requests at the same times, how far are the means apart?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def replay(trace: Trace, engine: EngineConfig, step_time: StepTimeModel) -> list[Measured]:
-    """Return how the virtual engine serves a trace in order of arrival, request by request in the trace's order."""
+    """Return how the virtual engine serves a trace in order of arrival, request by request in that order."""
     config = PolicyConfig(policy="fcfs", reservation=engine.reservation)
     cache = KVCache(engine.kv_tokens, PrefixIndex(trace.block_size))
     record = RunRecord(Ledger(config.cost))
@@ -55,7 +55,7 @@ def replay(trace: Trace, engine: EngineConfig, step_time: StepTimeModel) -> list
 
 
 def with_prefixes(trace: Trace, prefixes: Trace) -> Trace:
-    """Return a trace with the blocks of another one, whose requests come in the same order with the same lengths."""
+    """Return a trace with the blocks of another one, whose requests have the same order and lengths."""
     requests = [
         TraceRequest(a.arrival_ns, a.client, a.input_tokens, a.output_tokens, blocks=b.blocks)
         for a, b in zip(trace.requests, prefixes.requests, strict=True)

@@ -7,8 +7,8 @@
     OwnPrefix   each client begins all prompts with the same text, and nobody else does
     Phases   Figure 8: all chat; the last two of four flood at first, and the one before the last calms down
 
-The first client misbehaves, where one does. All clients begin programs at the same rate; in S1@LongQA, whose program
-is a single request, the first client's rate is `GREEDY_RATE` times that of the others.
+The first client misbehaves, where one does. All clients begin programs at the same rate; in S1@LongQA, whose
+program is a single request, the first client's rate is `GREEDY_RATE` times that of the others.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from fairprefix.workload.program import Program, Workload
 DOCUMENTS = 105
 """Documents of LooGLE's short-dependency questions, dealt out evenly among the clients."""
 GREEDY_RATE = 8
-"""S1@LongQA. The paper says only "higher"; in its other S1 workloads a program of the misbehaving client has 5.7 and
-11.3 times as many calls, and this is their geometric mean."""
+"""S1@LongQA. The paper says only "higher"; in its other S1 workloads a program of the misbehaving client has 5.7
+and 11.3 times as many calls, and this is their geometric mean."""
 CHATS = 6
 """Mix: conversations to a tree, or to an article. Three replies of 142 tokens against thirty thoughts of 256 would
 make it 18 for the same output, and against three judgements 2: this is their geometric mean."""

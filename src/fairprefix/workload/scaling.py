@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from fairprefix.core.errors import reject
-from fairprefix.workload.program import Call, Part, Program, Workload
+from fairprefix.workload.program import Call, Part, Workload
 
 
 def scaled(workload: Workload, factor: float) -> Workload:
@@ -20,7 +20,9 @@ def scaled(workload: Workload, factor: float) -> Workload:
         raise reject("scale", factor, "a number above 0 and at most 1")
     if factor == 1:
         return workload
-    programs = [evolve(program, calls=[_call(call, factor) for call in program.calls]) for program in workload.programs]
+    programs = [
+        evolve(program, calls=[_call(call, factor) for call in program.calls]) for program in workload.programs
+    ]
     note = f"lengths multiplied by {factor:g}"
     return evolve(workload, programs=programs, notes=(*workload.notes, note))
 

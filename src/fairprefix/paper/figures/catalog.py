@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fairprefix.paper.figures import fig04, fig07, frontier, sweeps, timelines, turns, validation
-from fairprefix.paper.section import Figure
 
 _ALL = (
     validation.FIGURE,

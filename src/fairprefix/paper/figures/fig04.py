@@ -137,15 +137,18 @@ def _build(_scale: Scale, by_key: Mapping[str, Result]) -> Section:
     )
     grows = ours[-1]["pass_ms"] / max(ours[0]["pass_ms"], 1e-9)
     text = (
-        "The paper matches every waiting request against the trees at every pass. Here a request is matched when it "
+        "The paper matches every waiting request against the trees at every pass. Here a request is matched "
+        "when it "
         "arrives and hears of changes that concern it, so a pass costs what it admits, not what waits. "
         "Milliseconds of processor time on this machine; the paper's are of another one."
     )
     verdict = Verdict(
         "a global queue costs 92, 169 and 229 ms of prefix matching a pass at 200, 400 and 800 waiting",
         holds=None,
-        why=f"ours {', '.join(number(found['pass_ms'], 2) for found in ours)} ms a pass: {grows:.2f} times for four "
-        "times the queue. That the cost grows with the queue is a property of that implementation, not of the problem",
+        why=f"ours {', '.join(number(found['pass_ms'], 2) for found in ours)} ms a pass: {grows:.2f} times for "
+        f"four "
+        "times the queue. That the cost grows with the queue is a property of that implementation, not of the "
+        "problem",
     )
     return Section(
         "4",

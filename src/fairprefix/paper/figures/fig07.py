@@ -104,7 +104,9 @@ def _headlines(matrix: Matrix) -> list[Verdict]:
         _most(matrix, "service_rate", "d2lpm", "vtc", "throughput over VTC up to 2.87×"),
         _most(matrix, "service_rate", "d2lpm", "lpm", "throughput over RR + LPM up to 2.22×"),
         *(
-            _most(matrix, "p50_s", other, "d2lpm", f"well-behaved clients wait up to {most}× as long under {label}")
+            _most(
+                matrix, "p50_s", other, "d2lpm", f"well-behaved clients wait up to {most}× as long under {label}"
+            )
             for other, most, label in (("preble", 7.18, "Preble"), ("lpm", 9.55, "RR + LPM"), ("vtc", 7.96, "VTC"))
         ),
     ]
@@ -122,7 +124,8 @@ def _most(matrix: Matrix, metric: str, above: str, below: str, claim: str) -> Ve
     return Verdict(
         claim,
         holds,
-        f"ours up to {times(ours[best])} ({best[0]}, D = {best[1]}), mean {times(mean)}; published at these D: up to "
+        f"ours up to {times(ours[best])} ({best[0]}, D = {best[1]}), mean {times(mean)}; published at these D: "
+        f"up to "
         f"{times(theirs[published_best])} ({published_best[0]}, D = {published_best[1]}), "
         f"mean {times(published_mean)}",
     )
@@ -130,6 +133,7 @@ def _most(matrix: Matrix, metric: str, above: str, below: str, claim: str) -> Ve
 
 def _verdict(matrix: Matrix, workload: str) -> Verdict:
     """Judge one workload by three orders, over all numbers of workers."""
+
     def share(metric: str, above: str, below: str, least: float) -> tuple[int, int]:
         points = [v for (name, _), v in matrix.ratios(metric, above, below).items() if name == workload]
         return sum(value >= least for value in points), len(points)
@@ -178,5 +182,3 @@ def tasks(scale: Scale) -> Sequence[Task]:
 
 
 FIGURE = Figure("7", "throughput, fairness and latency: 6 workloads x 4 systems x D", tasks, build)
-
-

@@ -39,9 +39,7 @@ def variants() -> list[Variant]:
     """Return everything that is compared."""
     found = [Variant("published gate", f"Q {q:,}", "d2lpm", {"quantum": q}) for q in QUANTA]
     found += [
-        Variant(
-            "committed credit", f"Q {q:,}, slack {s:,}", "d2lpm", {"quantum": q, "gate": "credit", "slack": s}
-        )
+        Variant("committed credit", f"Q {q:,}, slack {s:,}", "d2lpm", {"quantum": q, "gate": "credit", "slack": s})
         for q in (1_000, 5_657)
         for s in SLACKS
     ]
@@ -57,13 +55,14 @@ def variants() -> list[Variant]:
     ]
     found += [Variant("overdraft", f"overdraft {o:,}", "d2lpm", {"overdraft": o}) for o in (1_024, 8_192)]
     found += [Variant("bounded wait", f"every {k}th", "d2lpm", {"bounded_wait": k}) for k in (4, 32)]
-    found += [
-        Variant("window", f"{n} refusals a pass", "d2lpm", engine={"lookahead": n}) for n in (1, 4, 64)
-    ]
+    found += [Variant("window", f"{n} refusals a pass", "d2lpm", engine={"lookahead": n}) for n in (1, 4, 64)]
     found += [
         Variant("no reservation", "published gate", "d2lpm", engine={"reservation": "none"}),
         Variant(
-            "no reservation", "credit, slack 25,000", "d2lpm", {"gate": "credit", "slack": 25_000},
+            "no reservation",
+            "credit, slack 25,000",
+            "d2lpm",
+            {"gate": "credit", "slack": 25_000},
             {"reservation": "none"},
         ),
         Variant("VTC", "whole prompt", "vtc"),
@@ -173,8 +172,10 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     verdicts = tuple(_verdict(name, results) for name, results in columns.items())
     text = (
         "One A10G with Llama-3.2-3B (Mooncake: one A100 with Llama-3.1-8B). The gap is the largest difference in "
-        "actual service between two clients over any interval in which both are backlogged. Q is 5,657 where a line "
-        "does not say, the published gate is used unless it says otherwise. A star marks what no other line beats in "
+        "actual service between two clients over any interval in which both are backlogged. Q is 5,657 where a "
+        "line "
+        "does not say, the published gate is used unless it says otherwise. A star marks what no other line "
+        "beats in "
         "both throughput and gap. The traces are open loop; sample: generated; Mooncake's has no clients, its "
         f"sessions are composed onto eight (first {MOONCAKE_REQUESTS:,} requests)."
     )

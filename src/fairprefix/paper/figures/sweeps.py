@@ -71,7 +71,8 @@ def _verdicts_1(ours: Sequence[tuple[float, float]]) -> list[Verdict]:
         Verdict(
             "a larger quantum is less fair and faster",
             dlpm[0][0] >= dlpm[-1][0] and dlpm[0][1] <= dlpm[-1][1],
-            f"from Q = 1,000 to 32,000 Jain goes from {dlpm[0][0]:.3f} to {dlpm[-1][0]:.3f} (published 0.952 to 0.821) "
+            f"from Q = 1,000 to 32,000 Jain goes from {dlpm[0][0]:.3f} to {dlpm[-1][0]:.3f} (published 0.952 to "
+            f"0.821) "
             f"and tokens/s from {dlpm[0][1]:,.0f} to {dlpm[-1][1]:,.0f} (10,408 to 11,305)",
         ),
         Verdict(
@@ -150,10 +151,13 @@ def _build_10(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         axes.set_ylim(bottom=0)
     legend(figure, {COLOURS[s]: SYSTEMS[s].label for s in ("d2lpm", *_OTHERS)})
     text = (
-        f"Llama-3.2-3B on {scale.four} A10G (published: 4); trees of thoughts, with one misbehaving client (S1) and with "
+        f"Llama-3.2-3B on {scale.four} A10G (published: 4); trees of thoughts, with one misbehaving client (S1) "
+        f"and with "
         "none."
     )
-    return Section("10", "The dispatcher's quantum", text, tuple(tables), tuple(verdicts), {"figure-10": png(figure)})
+    return Section(
+        "10", "The dispatcher's quantum", text, tuple(tables), tuple(verdicts), {"figure-10": png(figure)}
+    )
 
 
 def _verdicts_10(

@@ -59,13 +59,20 @@ class _Timeline:
                 number(result["service_rate"]),
                 number(result["jain_actual"], 2),
                 *(
-                    f"{number(result['clients'][client]['p50_s'], 1)} / {number(result['clients'][client]['p99_s'], 1)}"
+                    f"{number(result['clients'][client]['p50_s'], 1)} / "
+                    f"{number(result['clients'][client]['p99_s'], 1)}"
                     for client in clients
                 ),
             )
             for system, result in shown.items()
         ]
-        headers = ("", "makespan, s", "tokens/s", "Jain, actual", *(f"{client}: P50 / P99, s" for client in clients))
+        headers = (
+            "",
+            "makespan, s",
+            "tokens/s",
+            "Jain, actual",
+            *(f"{client}: P50 / P99, s" for client in clients),
+        )
         return Section(
             self.name,
             self.title,
@@ -104,7 +111,9 @@ def _picture(shown: Mapping[str, Any], clients: Sequence[str]) -> bytes:
         for client, colour in zip(clients, CLIENT_COLOURS, strict=False):
             times = [timeline["bin_s"] * (place + 0.5) for place in range(len(timeline["actual"][client]))]
             panels[0][column].plot(times, timeline["actual"][client], color=colour, linewidth=1.5)
-            panels[1][column].plot(times, present(timeline["latency"][client]), color=colour, marker=".", linewidth=1)
+            panels[1][column].plot(
+                times, present(timeline["latency"][client]), color=colour, marker=".", linewidth=1
+            )
         panels[0][column].set_title(f"{SYSTEMS[system].label}: actual service, units/s", fontsize=9, loc="left")
         panels[1][column].set_title("latency by start of the program, s", fontsize=9, loc="left")
     for row in panels:

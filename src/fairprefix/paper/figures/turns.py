@@ -20,13 +20,17 @@ WITHIN = 1.6
 """The rule of thumb may be wrong by this factor and still be one."""
 
 ANSWER = (
-    "Which quantum should I choose? If the cache holds every client's prefixes at once, any: a small one (1,000) is "
-    "the fairest and costs nothing. If it does not, a client's turn costs one prefix that has to be computed again, of "
+    "Which quantum should I choose? If the cache holds every client's prefixes at once, any: a small one "
+    "(1,000) is "
+    "the fairest and costs nothing. If it does not, a client's turn costs one prefix that has to be computed "
+    "again, of "
     "P tokens, and a turn lasts a quantum Q: the share of all service that is spent on computing again is about "
-    "w_e P / Q while Q > w_e P. So choose Q = w_e P / ε for the overhead ε that you can afford: with ε = 5 % twenty "
+    "w_e P / Q while Q > w_e P. So choose Q = w_e P / ε for the overhead ε that you can afford: with ε = 5 % "
+    "twenty "
     "prefixes. The gap that is promised grows with Q: 2 (w_e L + w_q M + Q) with memory reserved for the longest "
     "output, so a quantum far below w_q M (the memory in tokens, twice) buys no fairness any more. "
-    "`fairprefix tune TRACE` measures P in a trace of yours, tries the quanta around the rule's, and recommends one."
+    "`fairprefix tune TRACE` measures P in a trace of yours, tries the quanta around the rule's, and recommends "
+    "one."
 )
 
 
@@ -71,7 +75,7 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         )
         for multiple, expected, found, result in zip(MULTIPLES, rule, measured, results, strict=True)
     )
-    judged = [(m, e, f) for m, e, f in zip(MULTIPLES, rule, measured, strict=True) if 1 < m]
+    judged = [(m, e, f) for m, e, f in zip(MULTIPLES, rule, measured, strict=True) if m > 1]
     off = [max(expected / max(found, 1e-9), found / expected) for _, expected, found in judged]
     count = programs_per_client("OwnPrefix", 1, CLIENTS, scale.divisor)
     verdict = Verdict(
@@ -89,7 +93,8 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     axes.legend(frameon=False, fontsize=9)
     headers = ("", "rule", "simulated", "tokens/s", "largest gap", "cache hits")
     text = (
-        f"{ANSWER} The check: {CLIENTS} clients, each with a prefix of {ARTICLE_TOKENS:,} tokens and {count} questions "
+        f"{ANSWER} The check: {CLIENTS} clients, each with a prefix of {ARTICLE_TOKENS:,} tokens and {count} "
+        f"questions "
         f"about it, all at once; {KV_TOKENS:,} tokens of memory hold half of the prefixes, one A10G."
     )
     return Section(

@@ -23,8 +23,10 @@ NAMES = {"ttft_s": "time to first token", "tpot_s": "time per output token", "la
 MS = 1000.0
 TITLE = "The time model against a real engine"
 ABOUT = (
-    "300 ShareGPT requests of Llama-3.1-8B in bf16 on an RTX 4090, served by vLLM 0.19.0 and recorded by the authors "
-    "of LLMServingSim (casys-kaist, MIT licence), whose tables of layer times for that GPU the model interpolates. The "
+    "300 ShareGPT requests of Llama-3.1-8B in bf16 on an RTX 4090, served by vLLM 0.19.0 and recorded by the "
+    "authors "
+    "of LLMServingSim (casys-kaist, MIT licence), whose tables of layer times for that GPU the model "
+    "interpolates. The "
     "virtual engine has the recorded engine's own parameters (41,408 tokens of KV memory, 2,048 tokens a step, no "
     "reservation), serves in order of arrival, and gets every request when the engine got it. Nothing is fitted."
 )
@@ -95,7 +97,8 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     )
     table = Table("milliseconds", ("", "recorded", "simulated", "error"), rows)
     doubt = (
-        "The figures of the paper use a roofline model of an A100 and an A10G, for which no such recording is at hand: "
+        "The figures of the paper use a roofline model of an A100 and an A10G, for which no such recording is "
+        "at hand: "
         "what is validated here is the engine and the way in which step times add up, with tables of a third GPU."
     )
     return Section("validation", TITLE, f"{ABOUT} {doubt}", (table,), verdicts)
