@@ -13,7 +13,8 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.request import Client
 from fairprefix.gpu_ref_engine.batch import Runner
 from fairprefix.gpu_ref_engine.config import EngineConfig, RequestError
-from fairprefix.gpu_ref_engine.engine import Engine, Output
+from fairprefix.gpu_ref_engine.engine import Engine
+from fairprefix.gpu_ref_engine.job import Output
 from fairprefix.gpu_ref_engine.sampling import SamplingParams
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import bench, config, demo, model, paper, replay, serve, simulate, verify
+from fairprefix.cli import bench, calibrate, config, demo, model, paper, replay, serve, simulate, tune, verify
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config, model, serve, demo, paper, bench)
+COMMANDS = (simulate, replay, verify, config, model, serve, demo, paper, bench, tune, calibrate)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2

@@ -14,7 +14,7 @@ from fairprefix.sim.engine import EngineConfig, VirtualEngine
 from fairprefix.sim.kvcache import KVCache
 from fairprefix.sim.metrics import NS_PER_S
 from fairprefix.sim.record import RunRecord
-from fairprefix.sim.reqlog import Measured
+from fairprefix.sim.reqlog import LogError, Measured
 from fairprefix.sim.steptime import StepTimeModel
 from fairprefix.sim.trace import Trace, TraceRequest
 
@@ -55,12 +55,24 @@ def replay(trace: Trace, engine: EngineConfig, step_time: StepTimeModel) -> list
 
 
 def with_prefixes(trace: Trace, prefixes: Trace) -> Trace:
-    """Return a trace with the blocks of another one, whose requests have the same order and lengths."""
+    """Return a trace with the blocks of another one, whose requests have the same order and lengths.
+
+    Raises:
+        LogError: they do not.
+    """
+    if [_size(request) for request in trace.requests] != [_size(request) for request in prefixes.requests]:
+        raise LogError(
+            f"{prefixes.name}: its requests have other lengths, or another order, than those of {trace.name}"
+        )
     requests = [
         TraceRequest(a.arrival_ns, a.client, a.input_tokens, a.output_tokens, blocks=b.blocks)
         for a, b in zip(trace.requests, prefixes.requests, strict=True)
     ]
     return Trace(trace.name, requests, prefixes.block_size, has_clients=False)
+
+
+def _size(request: TraceRequest) -> tuple[int, int]:
+    return request.input_tokens, request.output_tokens
 
 
 def compare(measured: Sequence[Measured], simulated: Sequence[Measured]) -> list[Comparison]:

@@ -40,7 +40,7 @@ class TreeOfThoughts:
 
     def program(self, maker: Maker, client: Client, at: int) -> Program:
         """Return one tree."""
-        root = (maker.varied(self.question_tokens, "question"),)
+        root: tuple[Part, ...] = (maker.varied(self.question_tokens, "question"),)
         calls = [_commit(maker, root)]
         above = [(0, root)]
         for _ in range(HEIGHT):

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-COLOURS = {"d2lpm": "#0072B2", "vtc": "#009E73", "lpm": "#D55E00", "preble": "#CC79A7", "fcfs": "#7F7F7F"}
+COLOURS: dict[str, Any] = {
+    "d2lpm": "#0072B2",
+    "vtc": "#009E73",
+    "lpm": "#D55E00",
+    "preble": "#CC79A7",
+    "fcfs": "#7F7F7F",
+}
 """By system."""
 CLIENT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#333333"
-PUBLISHED = {"linestyle": ":", "marker": "x", "alpha": 0.75}
-OURS = {"linestyle": "-", "marker": "o", "markersize": 4}
+PUBLISHED: dict[str, Any] = {"linestyle": ":", "marker": "x", "alpha": 0.75}
+OURS: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4}
 
 
 def seeded(scale: Scale, **values: Any) -> list[Spec]:  # noqa: ANN401  # the fields of a specification

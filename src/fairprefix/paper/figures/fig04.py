@@ -162,8 +162,8 @@ def _build(_scale: Scale, by_key: Mapping[str, Result]) -> Section:
 
 def _picture(theirs: Sequence[float], ours: Sequence[float]) -> bytes:
     figure, ((axes,),) = canvas(1, 1, (7, 4))
-    axes.plot(QUEUES, theirs, color=INK, label="published: matching all", **PUBLISHED)  # type: ignore[arg-type]
-    axes.plot(QUEUES, ours, color="#0072B2", label="ours: a pass", **OURS)  # type: ignore[arg-type]  # styles
+    axes.plot(QUEUES, theirs, color=INK, label="published: matching all", **PUBLISHED)
+    axes.plot(QUEUES, ours, color="#0072B2", label="ours: a pass", **OURS)
     axes.set_yscale("log")
     axes.set_xlabel("waiting requests", fontsize=9)
     axes.set_title("milliseconds", fontsize=9, loc="left")

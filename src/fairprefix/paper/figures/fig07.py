@@ -55,8 +55,9 @@ class Matrix:
 
     def theirs(self, workload: str, system: str, metric: str, workers: int) -> float | None:
         """Return the published figure."""
-        values: list[float | None] = self._published["workloads"][workload][system][metric]
-        return values[self._published["workers"].index(workers)]
+        found = self._published["workloads"][workload][system][metric]
+        value: float | None = found[self._published["workers"].index(workers)]
+        return value
 
     def ratios(self, metric: str, above: str, below: str, *, ours: bool = True) -> dict[tuple[str, int], float]:
         """Return above / below for every point that has both."""
@@ -165,8 +166,8 @@ def _draw(axes: Axes, matrix: Matrix, workload: str, metric: str) -> None:
     for system in NAMES:
         ours = [matrix.ours(workload, system, metric, count) for count in workers]
         theirs = [matrix.theirs(workload, system, metric, count) for count in workers]
-        axes.plot(workers, present(ours), color=COLOURS[system], **OURS)  # type: ignore[arg-type]  # styles
-        axes.plot(workers, present(theirs), color=COLOURS[system], **PUBLISHED)  # type: ignore[arg-type]  # styles
+        axes.plot(workers, present(ours), color=COLOURS[system], **OURS)
+        axes.plot(workers, present(theirs), color=COLOURS[system], **PUBLISHED)
     axes.set_xscale("log", base=2)
     axes.set_xticks(workers, [str(count) for count in workers])
     if metric == "jain":

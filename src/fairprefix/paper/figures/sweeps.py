@@ -87,10 +87,10 @@ def _picture_1(points: Sequence[Mapping[str, Any]], ours: Sequence[tuple[float, 
     figure, ((axes,),) = canvas(1, 1, (8, 5))
     for source, style in ((ours, OURS), ([(p["jain"], p["service_rate"]) for p in points], PUBLISHED)):
         dlpm = [value for point, value in zip(points, source, strict=True) if point["system"] == "d2lpm"]
-        axes.plot(*zip(*dlpm, strict=True), color=COLOURS["d2lpm"], **style)  # type: ignore[arg-type]  # styles
+        axes.plot(*zip(*dlpm, strict=True), color=COLOURS["d2lpm"], **style)
         for point, value in zip(points, source, strict=True):
             if point["system"] != "d2lpm":
-                axes.plot(*value, color=COLOURS[point["system"]], **style)  # type: ignore[arg-type]  # styles
+                axes.plot(*value, color=COLOURS[point["system"]], **style)
     axes.set_xlabel("Jain's index", fontsize=9)
     axes.set_ylabel("service rate, tokens/s", fontsize=9)
     axes.set_ylim(bottom=0)
@@ -142,7 +142,7 @@ def _build_10(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         name = panel.replace("_", "-")
         tables.append(Table(name, ("", "tokens/s", "published", "Jain", "published"), tuple(rows)))
         verdicts += _verdicts_10(name, rates, theirs["service_rate"], others)
-        axes.plot(data["quanta"], present(rates), color=COLOURS["d2lpm"], **OURS)  # type: ignore[arg-type]  # styles
+        axes.plot(data["quanta"], present(rates), color=COLOURS["d2lpm"], **OURS)
         axes.plot(data["quanta"], theirs["service_rate"], color=COLOURS["d2lpm"], **PUBLISHED)
         for system in _OTHERS:
             axes.axhline(others[system] or 0, color=COLOURS[system])
@@ -205,7 +205,7 @@ def _build_11(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         theirs = data["service_rate"][system]
         cells = [f"{number(a)} / {number(b)}" for a, b in zip(ours, theirs, strict=True)]
         rows.append((label_of(system, 1), *cells))
-        axes.plot(counts, present(ours), color=COLOURS[system], **OURS)  # type: ignore[arg-type]  # styles
+        axes.plot(counts, present(ours), color=COLOURS[system], **OURS)
         axes.plot(counts, theirs, color=COLOURS[system], **PUBLISHED)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("clients", fontsize=9)

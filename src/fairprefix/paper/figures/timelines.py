@@ -85,7 +85,7 @@ class _Timeline:
 
     def _verdict(self, shown: Mapping[str, Result]) -> Verdict:
         def steady(system: str) -> float:
-            return max(shown[system]["clients"][client]["p50_s"] for client in self.steady)
+            return max(float(shown[system]["clients"][client]["p50_s"]) for client in self.steady)
 
         def makespan(system: str) -> float:
             return float(shown[system]["virtual_s"])

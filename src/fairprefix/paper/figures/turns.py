@@ -84,8 +84,8 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         f"off by a factor of up to {max(off):.2f} for Q from {judged[0][0]:g} to {judged[-1][0]:g} P",
     )
     figure, ((axes,),) = canvas(1, 1, (7, 4))
-    axes.plot(MULTIPLES, present(rule), color=INK, label="rule: P / Q", **PUBLISHED)  # type: ignore[arg-type]
-    axes.plot(MULTIPLES, present(measured), color="#0072B2", label="simulated", **OURS)  # type: ignore[arg-type]
+    axes.plot(MULTIPLES, present(rule), color=INK, label="rule: P / Q", **PUBLISHED)
+    axes.plot(MULTIPLES, present(measured), color="#0072B2", label="simulated", **OURS)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("Q / P", fontsize=9)
