@@ -4,7 +4,7 @@
    2,048 tokens a step, at most 256 requests at once, memory reserved for the longest output, a scheduling pass
    every 10 steps (the paper's footnote on SGLang) or when something has happened.
 2. Clients. Three, where the paper gives no number: its Jain index goes down to 1/3.
-3. Quanta. The geometric middle of the range that the paper sweeps: Q^u = sqrt(1,000 * 32,000) = 5,657 (Fig. 1) and
+3. Quanta. The geometric middle of the range that the paper sweeps: Q^u = sqrt(1,000 * 32,000) = 5,656 (Fig. 1) and
    Q^w = sqrt(2,000 * 40,000) = 8,944 (Fig. 10).
 4. Load. If all clients behaved well they would together ask for 1.5 times what D workers can do, with reuse inside
 a

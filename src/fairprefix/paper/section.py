@@ -26,11 +26,6 @@ class Task(Protocol):
         """Return what progress calls it."""
         ...
 
-    @property
-    def weight(self) -> float:
-        """Return about how long it takes, beside the others."""
-        ...
-
     def carry_out(self) -> Result:
         """Do it."""
         ...

@@ -92,13 +92,6 @@ class Spec:
         """Return what progress calls it."""
         return f"{self.workload} x{self.workers} {label_of(self.system, self.workers)}"
 
-    @property
-    def weight(self) -> float:
-        """Return about how long it takes, in no unit: long ones are begun first."""
-        factor = {"S1@ToT": 20.0, "S1@Judge": 4.0, "S1@LongQA": 6.0}.get(self.workload, 2.0)
-        greedy = 1.0 if self.system in ("lpm", "preble", "fcfs") else 0.6
-        return factor * greedy * self.workers / self.divisor
-
     def carry_out(self) -> dict[str, Any]:
         """Run it."""
         return execute(self)

@@ -72,9 +72,7 @@ def carry_out(
     """
     wanted = {task.key: task for task in tasks}
     results = {key: found for key in wanted if (found := store.get(key)) is not None}
-    missing = sorted(
-        (task for key, task in wanted.items() if key not in results), key=lambda task: (-task.weight, task.key)
-    )
+    missing = [task for key, task in wanted.items() if key not in results]
 
     def keep(task: Task, result: Result) -> None:
         store.put(task.key, result)

@@ -61,11 +61,6 @@ class Overhead:
         """Return what progress calls it."""
         return f"scheduling a queue of {self.queue}"
 
-    @property
-    def weight(self) -> float:
-        """Return a small one."""
-        return 0.1
-
     def carry_out(self) -> Result:
         """Measure; all times are medians of processor time, in milliseconds."""
         requests = _requests(self.queue)

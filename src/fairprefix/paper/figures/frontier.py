@@ -10,7 +10,7 @@ from attrs import Factory, frozen
 
 from fairprefix.core.config import PolicyConfig
 from fairprefix.paper.figures.common import CLIENT_COLOURS, canvas, png
-from fairprefix.paper.rules import SMALL, Scale, engine_config, step_times
+from fairprefix.paper.rules import QUANTUM, SMALL, Scale, engine_config, step_times
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number
 from fairprefix.paper.spec import Spec
 from fairprefix.sim.simulate import simulate
@@ -18,8 +18,9 @@ from fairprefix.sim.trace import Trace, compose_clients, load_sample, load_trace
 
 WORKLOADS = ("S1@ToT", "S1@Judge", "Phases")
 MOONCAKE = "mooncake_conversation_trace.jsonl.gz"
-MOONCAKE_REQUESTS = 1500
-QUANTA = (500, 1_000, 2_000, 5_657, 16_000, 64_000)
+MOONCAKE_REQUESTS = 600
+QUANTA = (500, 1_000, 2_000, QUANTUM, 16_000, 64_000)
+_NAMED = f"Q {QUANTUM:,}"
 SLACKS = (0, 4_096, 25_000, 65_536)
 
 
@@ -40,7 +41,7 @@ def variants() -> list[Variant]:
     found = [Variant("published gate", f"Q {q:,}", "d2lpm", {"quantum": q}) for q in QUANTA]
     found += [
         Variant("committed credit", f"Q {q:,}, slack {s:,}", "d2lpm", {"quantum": q, "gate": "credit", "slack": s})
-        for q in (1_000, 5_657)
+        for q in (1_000, QUANTUM)
         for s in SLACKS
     ]
     found += [
@@ -51,7 +52,7 @@ def variants() -> list[Variant]:
             {"quantum": q, "gate": "credit", "slack": 25_000},
             {"predict": "average"},
         )
-        for q in (1_000, 5_657)
+        for q in (1_000, QUANTUM)
     ]
     found += [Variant("overdraft", f"overdraft {o:,}", "d2lpm", {"overdraft": o}) for o in (1_024, 8_192)]
     found += [Variant("bounded wait", f"every {k}th", "d2lpm", {"bounded_wait": k}) for k in (4, 32)]
@@ -112,11 +113,6 @@ class OnTrace:
         """Return what progress calls it."""
         return f"{Path(self.trace).name.partition('.')[0]}: {self.variant.family} {self.variant.label}"
 
-    @property
-    def weight(self) -> float:
-        """Return about as much as a judge."""
-        return 4.0
-
     def load(self) -> Trace:
         """Return the trace."""
         if self.trace == "sample":
@@ -129,7 +125,7 @@ class OnTrace:
         step_time = step_times(SMALL if self.trace == "sample" else ("llama-3.1-8b", "a100-graphs"))
         engine = engine_config(step_time, **self.variant.engine, oversize="reject")
         policy = {"dlpm": "dlpm", "d2lpm": "dlpm"}.get(self.variant.system, self.variant.system)
-        settings = {"policy": policy, "quantum": 5_657, "reservation": engine.reservation, **self.variant.policy}
+        settings = {"policy": policy, "quantum": QUANTUM, "reservation": engine.reservation, **self.variant.policy}
         figures = simulate(trace, PolicyConfig(**settings), engine, step_time).figures
         return {
             "service_rate": figures["total_token_throughput"],
@@ -172,7 +168,7 @@ def _build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     verdicts = tuple(_verdict(name, results) for name, results in columns.items())
     text = (
         "One A10G with Llama-3.2-3B (Mooncake: one A100 with Llama-3.1-8B). The gap is the largest difference in "
-        "actual service between two clients over any interval in which both are backlogged. Q is 5,657 where a "
+        "actual service between two clients over any interval in which both are backlogged. Q is 5,656 where a "
         "line "
         "does not say, the published gate is used unless it says otherwise. A star marks what no other line "
         "beats in "
@@ -222,17 +218,17 @@ def _front(results: Sequence[Result]) -> set[int]:
 
 def _verdict(name: str, results: Mapping[Variant, Result]) -> Verdict:
     """Say whether committed credit gives the published gate's throughput at a smaller gap."""
-    published = next(r for v, r in results.items() if v.family == "published gate" and v.label == "Q 5,657")
+    published = next(r for v, r in results.items() if v.family == "published gate" and v.label == _NAMED)
     credit = [
         (variant, result)
         for variant, result in results.items()
-        if variant.family == "committed credit" and variant.label.startswith("Q 5,657")
+        if variant.family == "committed credit" and variant.label.startswith(_NAMED)
     ]
     level = [(v, r) for v, r in credit if r["service_rate"] >= 0.98 * published["service_rate"]]
     claim = f"{name}: committed credit gives the published gate's throughput at a fraction of its gap"
     if not level:
         best = max(credit, key=lambda pair: pair[1]["service_rate"])
-        why = f"at most {best[1]['service_rate'] / published['service_rate']:.1%} of its throughput at Q = 5,657"
+        why = f"at most {best[1]['service_rate'] / published['service_rate']:.1%} of its throughput at Q = 5,656"
         return Verdict(claim, holds=False, why=why)
     variant, result = min(level, key=lambda pair: pair[1]["max_gap"])
     smaller = result["max_gap"] / max(published["max_gap"], 1)

@@ -48,11 +48,6 @@ class Validation:
         """Return what progress calls it."""
         return "time model against a recorded run"
 
-    @property
-    def weight(self) -> float:
-        """Return a small one."""
-        return 0.1
-
     def carry_out(self) -> Result:
         """Simulate, and compare the means per metric."""
         folder = Path(self.data)
