@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
+from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.cost import Receipt
 from fairprefix.core.errors import ConfigError
+from fairprefix.core.ledger import Ledger
+from fairprefix.core.policy import Policy
+from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.sim.engine import EngineConfig, OversizeError
 from fairprefix.sim.fleet import Fleet, WorkerSpec
 from fairprefix.sim.job import Job
@@ -87,7 +94,7 @@ def test_the_same_workload_gives_the_same_run() -> None:
 def test_a_call_that_can_never_fit_is_told_before_the_run() -> None:
     """Its program could not go on."""
     workload = make_workload("LongQA", WorkloadSize(programs=2, rate=1.0))
-    with pytest.raises(OversizeError, match="can never fit|needs"):
+    with pytest.raises(OversizeError, match=r"can never fit|needs"):
         run_programs(workload, LPM, fleet(kv_tokens=5000))
     with pytest.raises(OversizeError, match="a program cannot go on"):
         run_programs(workload, LPM, fleet(kv_tokens=5000, oversize="reject"))
@@ -103,6 +110,21 @@ def test_the_static_trace_has_every_call() -> None:
     )
 
 
+class Told:
+    """Passes everything on to a policy, and notes what it is told to expect."""
+
+    def __init__(self, policy: Policy, seen: list[int]) -> None:
+        self._policy, self._seen = policy, seen
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the policy has
+        return getattr(self._policy, name)
+
+    def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
+        """Note it."""
+        self._seen.append(reserve)
+        return self._policy.take(id, extend=extend, reserve=reserve)
+
+
 def test_predictions_replace_the_limit_once_something_is_known() -> None:
     """With `predict="average"` a policy is told what requests of the client have produced on average."""
     seen: list[int] = []
@@ -111,17 +133,10 @@ def test_predictions_replace_the_limit_once_something_is_known() -> None:
     ]
     workload = Workload("w", limit)
 
-    def watching(config: PolicyConfig, index: object) -> object:
-        from fairprefix.core.catalog import make_policy  # noqa: PLC0415  # only here
+    def watching(config: PolicyConfig, index: PrefixIndex) -> Policy:
+        return cast("Policy", Told(make_policy(config, index), seen))
 
-        policy = make_policy(config, index)  # type: ignore[arg-type]  # an index
-        take = policy.take
-        policy.take = lambda id, *, extend, reserve: (
-            seen.append(reserve) or take(id, extend=extend, reserve=reserve)
-        )  # type: ignore[method-assign,func-returns-value]  # observed
-        return policy
-
-    run_programs(workload, LPM, fleet(predict="average"), make=watching)  # type: ignore[arg-type]  # as above
+    run_programs(workload, LPM, fleet(predict="average"), make=watching)
     assert seen == [50, 8]
     with pytest.raises(ConfigError, match="predict"):
         EngineConfig(kv_tokens=10, predict="oracle")
@@ -134,8 +149,6 @@ def record_of(
     workload: Workload, finished: dict[int, int], seen: dict[str, list[tuple[int, int]]]
 ) -> ProgramRecord:
     """Return a record of what is given."""
-    from fairprefix.core.ledger import Ledger  # noqa: PLC0415  # only here
-
     record = ProgramRecord(Ledger(), workload)
     record.finished_ns.update(finished)
     record.latencies_ns.update({n: at - workload.programs[n].arrival_ns for n, at in finished.items()})
@@ -152,9 +165,11 @@ def test_only_the_time_in_which_all_are_active_counts() -> None:
     """Service before, between and after the common intervals is left out of rate and index."""
     s = 1_000_000_000
     workload = Workload("w", [simple("a", 0), simple("b", 2), simple("a", 8)], greedy=frozenset({"b"}))
-    record = record_of(
-        workload, {0: 4 * s, 1: 10 * s, 2: 12 * s}, {"a": [(s, 100), (3 * s, 160), (9 * s, 200)], "b": [(3 * s, 60), (6 * s, 90), (9 * s, 130)]}
-    )  # fmt: skip
+    seen = {
+        "a": [(s, 100), (3 * s, 160), (9 * s, 200)],
+        "b": [(3 * s, 60), (6 * s, 90), (9 * s, 130)],
+    }
+    record = record_of(workload, {0: 4 * s, 1: 10 * s, 2: 12 * s}, seen)
     assert all_active(workload, record, 12 * s) == [(2 * s, 4 * s), (8 * s, 10 * s)]
     figures = program_figures(workload, record, 12 * s)
     assert figures["seen"] == {"a": 100, "b": 100}

@@ -11,6 +11,7 @@ import pytest
 
 from fairprefix.cli.main import main
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.errors import ConfigError
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.paper import rules
@@ -19,9 +20,10 @@ from fairprefix.paper.figures import fig07, sweeps, turns, validation
 from fairprefix.paper.figures.catalog import FIGURES
 from fairprefix.paper.figures.frontier import _front
 from fairprefix.paper.published import published
+from fairprefix.paper.report import Origin, html
 from fairprefix.paper.reproduce import reproduce
 from fairprefix.paper.rules import SCALES
-from fairprefix.paper.section import Result, Task, Verdict
+from fairprefix.paper.section import Result, Section, Table, Task, Verdict
 from fairprefix.paper.spec import Spec, execute
 from fairprefix.paper.store import Store, StoreError, carry_out
 
@@ -153,19 +155,26 @@ def test_a_result_is_a_function_of_its_specification() -> None:
 def test_every_field_goes_into_the_key() -> None:
     """Two different simulations never share a result."""
     spec = Spec(workload="Judge", system="d2lpm")
-    others = [
-        attrs.evolve(spec, **change)
-        for change in (
-            {"workload": "ToT"}, {"system": "vtc"}, {"workers": 2}, {"clients": 4}, {"divisor": 2}, {"hardware": rules.SMALL},
-            {"quantum": 1}, {"worker_quantum": 1}, {"load": 2.0}, {"seed": 1}, {"to_the_end": True}, {"policy": {"gate": "credit"}},
-            {"engine": {"lookahead": 1}}, {"aging": 1}, {"gaps": True},
-        )
-    ]  # fmt: skip
+    changes: dict[str, object] = {
+        "workload": "ToT",
+        "system": "vtc",
+        "workers": 2,
+        "clients": 4,
+        "divisor": 2,
+        "hardware": rules.SMALL,
+        "quantum": 1,
+        "worker_quantum": 1,
+        "load": 2.0,
+        "seed": 1,
+        "to_the_end": True,
+        "policy": {"gate": "credit"},
+        "engine": {"lookahead": 1},
+        "aging": 1,
+        "gaps": True,
+    }
+    assert {field.name for field in attrs.fields(Spec)} == set(changes)
+    others = [attrs.evolve(spec, **{name: value}) for name, value in changes.items()]
     assert len({one.key for one in (spec, *others)}) == len(others) + 1
-    assert {change.name for change in attrs.fields(Spec)} == {
-        "workload", "system", "workers", "clients", "divisor", "hardware", "quantum", "worker_quantum", "load", "seed",
-        "to_the_end", "policy", "engine", "aging", "gaps",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("tokens", "passes"), [(16, 4), (64, 1), (0, None)])
@@ -239,7 +248,7 @@ def test_figure_1_calls_a_frontier_what_is_one() -> None:
 
 
 def figure_1(others: dict[str, tuple[float, float]], rate: float, sign: int) -> tuple[Verdict, ...]:
-    """Return the verdicts where DLPM's fairness falls and its throughput rises with the quantum, or the reverse."""
+    """Return the verdicts where DLPM gets less fair and faster with the quantum, or the reverse (`sign` -1)."""
     results = {}
     for point in published()["figure_1"]["points"]:
         quantum = sign * (point["quantum"] or 0)
@@ -273,11 +282,8 @@ def test_a_figure_alone_is_run_reported_and_resumed(tmp_path: Path, capsys: pyte
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == before
 
 
-def test_names_from_results_cannot_break_the_page(tmp_path: Path) -> None:
+def test_names_from_results_cannot_break_the_page() -> None:
     """Whatever stands in a section is escaped."""
-    from fairprefix.paper.report import Origin, html  # noqa: PLC0415  # only here
-    from fairprefix.paper.section import Section, Table  # noqa: PLC0415
-
     table = Table("<b>", ("<i>",), (("<script>",),))
     page = html([Section("1", "<u>", "&", (table,))], Origin("c", "v", "s", (0,), 1.0))
     assert "<script>" not in page
@@ -311,7 +317,5 @@ def test_every_figure_has_tasks_that_are_distinct_and_named() -> None:
 
 def test_unknown_figures_are_refused_by_the_library_too(tmp_path: Path) -> None:
     """With the known ones."""
-    from fairprefix.core.errors import ConfigError  # noqa: PLC0415  # only here
-
     with pytest.raises(ConfigError, match="figure"):
         reproduce(["0"], TINY, tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +91,7 @@ def test_documents_have_the_published_length_on_average() -> None:
 def test_arrivals_are_a_gamma_process(cv: float) -> None:
     """Mean and coefficient of variation of the gaps are those asked for."""
     times = list(Maker("t").arrivals(4.0, 20_000, cv=cv))
-    gaps = [(after - before) / 1e9 for before, after in zip(times, times[1:], strict=False)]
+    gaps = [(after - before) / 1e9 for before, after in pairwise(times)]
     mean = sum(gaps) / len(gaps)
     deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
     assert mean == pytest.approx(0.25, rel=0.06)
@@ -160,7 +162,7 @@ def test_scaling_keeps_what_is_shared_and_who_waits() -> None:
 @pytest.mark.parametrize("factor", [0, -1, 1.5, True])
 def test_a_scale_is_above_zero_and_at_most_one(factor: float) -> None:
     """Anything else is refused."""
-    with pytest.raises(ConfigError, match="scale = .* above 0 and at most 1"):
+    with pytest.raises(ConfigError, match=r"scale = .* above 0 and at most 1"):
         scaled(make_workload("Chat", SMALL), factor)
 
 

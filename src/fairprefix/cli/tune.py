@@ -29,8 +29,8 @@ examples:
 
 A turn of a client whose prefix has left the cache begins with computing it again: P tokens. A quantum of Q service
 units makes that a share of about w_e P / Q of all service. The rule is Q = w_e P / overhead; a sixteenth, a
-quarter and four times as much are tried too, and the smallest quantum is recommended that costs no more throughput than
---overhead against the best of all runs, LPM among them."""
+quarter and four times as much are tried too, and the smallest quantum is recommended that costs no more throughput
+than --overhead against the best of all runs, LPM among them."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no public name for it

@@ -106,7 +106,7 @@ class OnTrace:
     def key(self) -> str:
         """Return the name of the result."""
         spec = _spec(Scale("", 1, (1,)), "S1@ToT", self.variant)
-        return f"trace-{Path(self.trace).name.partition('.')[0]}-{spec.key}"
+        return f"trace-{Path(self.trace).name.partition('.')[0]}-{MOONCAKE_REQUESTS}-{spec.key}"
 
     @property
     def title(self) -> str:
