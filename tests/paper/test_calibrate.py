@@ -55,9 +55,9 @@ def write(path: Path, log: list[Measured]) -> Path:
 
 
 def test_calibration_finds_an_engine_again() -> None:
-    """From times alone, the means of requests that were not fitted come out within 3 %."""
+    """From times alone, the means of requests that were not fitted come out within 5 %."""
     fit = calibrate(served(), ENGINE)
-    assert all(abs(one.error) < 0.03 for one in fit.held_out), fit.held_out
+    assert all(abs(one.error) < 0.05 for one in fit.held_out), fit.held_out
     assert fit.model.parameters.step_ms == pytest.approx(TRUTH.step_ms, rel=0.15)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -155,7 +156,7 @@ def test_a_result_is_a_function_of_its_specification() -> None:
 def test_every_field_goes_into_the_key() -> None:
     """Two different simulations never share a result."""
     spec = Spec(workload="Judge", system="d2lpm")
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         "workload": "ToT",
         "system": "vtc",
         "workers": 2,

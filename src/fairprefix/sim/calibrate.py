@@ -96,10 +96,14 @@ def _first_guess(log: Sequence[Measured]) -> AffineParameters:
 
 
 def _loss(measured: Sequence[Measured], simulated: Sequence[Measured]) -> float:
-    """Return how far both are apart: the squared errors of the means, and the mean error of single latencies."""
+    """Return how far both are apart: the squared errors of the means, and the mean error of single requests."""
     means = sum(math.log1p(max(one.error, -0.999)) ** 2 for one in compare(measured, simulated))
     single = sum(
-        abs(math.log(max(b.latency_s, 1e-6) / max(a.latency_s, 1e-6)))
+        _apart(a.latency_s, b.latency_s) + _apart(a.tpot_s, b.tpot_s)
         for a, b in zip(measured, simulated, strict=True)
     )
     return means + 0.1 * single / len(measured)
+
+
+def _apart(a: float, b: float) -> float:
+    return abs(math.log(max(b, 1e-6) / max(a, 1e-6)))
