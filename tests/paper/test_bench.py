@@ -159,6 +159,33 @@ def test_what_an_endpoint_gets_wrong_is_told(body: bytes, status: int, message: 
         asyncio.run(ask())
 
 
+def test_what_is_sent_names_the_client_and_the_exact_length() -> None:
+    """In OpenAI's field and in the gateways' header; answers do not end before their length."""
+    sent: list[httpx.Request] = []
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    lines = [{"choices": [{"text": "a"}]}, {"choices": [{"text": "b"}]}, {"choices": [], "usage": usage}]
+    body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, content=body.encode())
+
+    async def ask() -> Reply:
+        there = Endpoint("http://there/v1/", model="m", key="k", transport=httpx.MockTransport(answer))
+        async with there:
+            return await there.send("someone", "hello", 3)
+
+    reply = asyncio.run(ask())
+    (request,) = sent
+    asked = json.loads(request.content)
+    assert str(request.url) == "http://there/v1/completions"
+    assert (asked["max_tokens"], asked["ignore_eos"], asked["user"]) == (3, True, "someone")
+    assert request.headers["x-llm-d-inference-fairness-id"] == "someone"
+    assert request.headers["authorization"] == "Bearer k"
+    assert (reply.text, reply.input_tokens, reply.cached_tokens, reply.output_tokens) == ("ab", 7, 4, 3)
+    assert 0 < reply.first_token_s <= reply.latency_s
+
+
 def test_an_endpoint_without_models_asks_for_a_name() -> None:
     """And not with a traceback."""
 

@@ -216,6 +216,17 @@ def test_verdicts_follow_the_results(*, fair: bool) -> None:
     assert section.pictures["figure-7"].startswith(b"\x89PNG")
 
 
+def test_one_lucky_point_is_no_gain() -> None:
+    """A claim of a gain does not hold where the largest ratio is high and the mean is below one."""
+    results = made_up(TINY, fair=False)
+    for spec in fig07.specs(TINY):
+        if (spec.workload, spec.workers) == ("S1@ToT", 1) and spec.system == "d2lpm":
+            results[spec.key] = {"service_rate": 900.0, "jain": 1.0, "p50_s": 0.1, "p99_s": 0.1}
+    over_vtc = fig07.build(TINY, results).verdicts[0]
+    assert "ours up to 3.00" in over_vtc.why
+    assert over_vtc.holds is False
+
+
 def test_the_front_is_what_nothing_beats() -> None:
     """Neither in throughput nor in gap."""
     results: list[Result] = [

@@ -51,6 +51,7 @@ def test_a_judge_merges_all_dimensions(dimensions: int) -> None:
     calls = Judge(dimensions).program(Maker("t"), "c", 0).calls
     assert len(calls) == COMMIT + dimensions + 1
     assert calls[-1].after == tuple(range(1, dimensions + 1))
+    assert [call.after for call in calls[:-1]] == [(), *[(0,)] * dimensions]  # once the article is computed
     assert {call.output for call in calls[1:-1]} <= set(calls[-1].prompt)
 
 
