@@ -22,8 +22,8 @@ METRICS = {
     "p50_s": "P50 latency of well-behaved clients, s",
     "p99_s": "P99 latency of well-behaved clients, s",
 }
-FAIR = 0.9
-"""An index from here on counts as fair in the verdicts; the paper's D2LPM has 0.78 to 1.00."""
+NEAR = 0.15
+"""How far below VTC's index D2LPM's may be and still count as close; published: 0.18 at most."""
 
 
 def specs(scale: Scale) -> list[Spec]:
@@ -59,13 +59,15 @@ class Matrix:
         value: float | None = found[self._published["workers"].index(workers)]
         return value
 
-    def ratios(self, metric: str, above: str, below: str, *, ours: bool = True) -> dict[tuple[str, int], float]:
-        """Return above / below for every point that has both."""
+    def ratios(
+        self, metric: str, above: str, below: str, *, ours: bool = True, everywhere: bool = False
+    ) -> dict[tuple[str, int], float]:
+        """Return above / below for every point that has both; `everywhere`: also for workers that were not run."""
         of = self.ours if ours else self.theirs
         points = {
             (workload, workers): ratio(of(workload, above, metric, workers), of(workload, below, metric, workers))
             for workload in WORKLOADS
-            for workers in self.scale.workers
+            for workers in (self._published["workers"] if everywhere else self.scale.workers)
         }
         return {point: value for point, value in points.items() if value is not None}
 
@@ -78,8 +80,11 @@ def build(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         "Throughput, fairness and latency of six workloads",
         "A cell is ours / published. Latency is that of programs of well-behaved clients (LongQA: time to first "
         "token). Absolute figures depend on rates and lengths of runs that the paper does not state: compare the "
-        "order of systems and their ratios.",
-        tuple(_table(matrix, metric) for metric in METRICS),
+        "order of systems and their ratios. DLPM evens out actual service, in which reused tokens count nothing, "
+        "and VTC what clients see: where a client reuses much, Jain's index of what clients see favours VTC, "
+        "and the "
+        f"last table shows the other one. {published()['headlines']['doubt']}",
+        (*(_table(matrix, metric) for metric in METRICS), _actual(matrix)),
         (*_headlines(matrix), *(_verdict(matrix, workload) for workload in WORKLOADS)),
         {"figure-7": _picture(matrix)},
     )
@@ -98,6 +103,20 @@ def _table(matrix: Matrix, metric: str) -> Table:
             rows.append((f"{workload}, D = {workers}", *cells))
     headers = ("ours / published", *(SYSTEMS[system].label for system in NAMES))
     return Table(METRICS[metric], headers, tuple(rows))
+
+
+def _actual(matrix: Matrix) -> Table:
+    """Return Jain's index of actual service, which the paper does not show."""
+    rows = tuple(
+        (
+            f"{workload}, D = {workers}",
+            *(number(matrix.ours(workload, system, "jain_actual", workers), 2) for system in NAMES),
+        )
+        for workload in WORKLOADS
+        for workers in matrix.scale.workers
+    )
+    caption = "Jain's index of actual service (ours only)"
+    return Table(caption, ("", *(SYSTEMS[system].label for system in NAMES)), rows)
 
 
 def _headlines(matrix: Matrix) -> list[Verdict]:
@@ -121,7 +140,10 @@ def _most(matrix: Matrix, metric: str, above: str, below: str, claim: str) -> Ve
     best, published_best = max(ours, key=lambda at: ours[at]), max(theirs, key=lambda at: theirs[at])
     mean = sum(ours.values()) / len(ours)
     published_mean = sum(theirs.values()) / len(theirs)
-    holds = mean > 1 and ours[best] > (1 + theirs[published_best]) / 2
+    holds: bool | None = mean > 1 and ours[best] > (1 + theirs[published_best]) / 2
+    headline = max(matrix.ratios(metric, above, below, ours=False, everywhere=True).items(), key=lambda at: at[1])
+    if not holds and headline[0][1] not in matrix.scale.workers:
+        holds, claim = None, f"{claim} (published at D = {headline[0][1]}, which was not run)"
     return Verdict(
         claim,
         holds,
@@ -139,17 +161,27 @@ def _verdict(matrix: Matrix, workload: str) -> Verdict:
         points = [v for (name, _), v in matrix.ratios(metric, above, below).items() if name == workload]
         return sum(value >= least for value in points), len(points)
 
-    faster = share("service_rate", "d2lpm", "vtc", 1.0)
-    fairer = share("jain", "d2lpm", "lpm", 1.0)
-    sooner = share("p50_s", "lpm", "d2lpm", 1.0)
-    parts = [
-        f"D²LPM serves at least as much as VTC in {faster[0]} of {faster[1]} points",
-        f"is at least as fair as RR + LPM in {fairer[0]} of {fairer[1]}",
-        f"and has the lower P50 of the two in {sooner[0]} of {sooner[1]}",
+    near = _close_to_vtc(matrix, workload)
+    criteria = (
+        (share("service_rate", "d2lpm", "vtc", 1.0), "D²LPM serves at least as much as VTC"),
+        (share("jain", "d2lpm", "lpm", 1.0), "is at least as fair as RR + LPM"),
+        (near, f"has an index at most {NEAR} below VTC's"),
+        (share("p50_s", "lpm", "d2lpm", 1.0), "a lower P50 than RR + LPM"),
+    )
+    met = sum(found == points for (found, points), _ in criteria)
+    holds = {4: True, 3: None}.get(met, False)
+    why = ", ".join(f"{text} in {found} of {points}" for (found, points), text in criteria)
+    return Verdict(f"{workload}: D²LPM is as fast as LPM and as fair as VTC", holds, why)
+
+
+def _close_to_vtc(matrix: Matrix, workload: str) -> tuple[int, int]:
+    """Return at how many points D2LPM's index is close to VTC's, and how many there are."""
+    pairs = [
+        (matrix.ours(workload, "d2lpm", "jain", workers), matrix.ours(workload, "vtc", "jain", workers))
+        for workers in matrix.scale.workers
     ]
-    met = sum(part[0] == part[1] for part in (faster, fairer, sooner))
-    holds = {3: True, 2: None}.get(met, False)
-    return Verdict(f"{workload}: order of the systems", holds, ", ".join(parts))
+    known = [(ours, vtc) for ours, vtc in pairs if ours is not None and vtc is not None]
+    return sum(ours >= vtc - NEAR for ours, vtc in known), len(known)
 
 
 def _picture(matrix: Matrix) -> bytes:

@@ -77,7 +77,7 @@ def _verdicts_1(ours: Sequence[tuple[float, float]]) -> list[Verdict]:
         ),
         Verdict(
             "VTC is slower than DLPM by a quarter",
-            vtc[1] < dlpm[0][1],
+            dlpm[0][1] / vtc[1] > (1 + 1.33) / 2 if vtc[1] else False,
             f"ours {times(ratio(dlpm[0][1], vtc[1]))}, published 1.33×",
         ),
     ]
@@ -196,10 +196,20 @@ def _tasks_11(scale: Scale) -> Sequence[Task]:
     return [spec for system in _SYSTEMS_11 for count in counts for spec in _specs_11(scale, system, count)]
 
 
+def _whole_rate(results: Results, specs: Sequence[Spec]) -> float:
+    """Return the mean service per second as clients see it, over whole runs."""
+    found = [results.of(spec) for spec in specs]
+    served = [sum(map(sum, run["timeline"]["seen"].values())) * run["timeline"]["bin_s"] for run in found]
+    rates = [float(total / run["virtual_s"]) for total, run in zip(served, found, strict=True)]
+    return sum(rates) / len(rates)
+
+
 def _build_11(scale: Scale, by_key: Mapping[str, Result]) -> Section:
     data, results = published()["figure_11"], Results(scale, by_key)
     counts, rows = data["clients"], []
-    rates = {s: [results.mean(_specs_11(scale, s, n)[0], "service_rate") for n in counts] for s in _SYSTEMS_11}
+    rates: dict[str, list[float | None]] = {
+        s: [_whole_rate(results, _specs_11(scale, s, n)) for n in counts] for s in _SYSTEMS_11
+    }
     figure, ((axes,),) = canvas(1, 1, (8, 4.5))
     for system, ours in rates.items():
         theirs = data["service_rate"][system]
@@ -225,7 +235,13 @@ def _build_11(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         ),
     )
     table = Table("service rate, ours / published", ("", *(f"{n} clients" for n in counts)), tuple(rows))
-    text = "Llama-3.2-3B on one A10G; trees of thoughts, everybody well-behaved, the same total rate."
+    text = (
+        "Llama-3.2-3B on one A10G; trees of thoughts, everybody well-behaved, the same total rate. Throughput "
+        "is over "
+        "the whole run here, and not over the time in which all clients are active: fifty clients with two "
+        "trees each "
+        "never are."
+    )
     return Section("11", "The number of clients", text, (table,), verdicts, {"figure-11": png(figure)})
 
 
