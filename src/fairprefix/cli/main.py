@@ -9,12 +9,40 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import completion, config, demo, doctor, model, replay, serve, simulate, verify
+from fairprefix.cli import (
+    bench,
+    calibrate,
+    completion,
+    config,
+    demo,
+    doctor,
+    model,
+    paper,
+    replay,
+    serve,
+    simulate,
+    tune,
+    verify,
+)
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config, model, serve, demo, doctor, completion)
+COMMANDS = (
+    simulate,
+    replay,
+    verify,
+    config,
+    model,
+    serve,
+    demo,
+    paper,
+    bench,
+    tune,
+    calibrate,
+    doctor,
+    completion,
+)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
