@@ -47,16 +47,27 @@ class WorkerReport:
     clients: tuple[ClientReport, ...]
     holds: bool = True
     """Whether its policy is still at work; False once arrival order has taken over."""
+    continued: bool = False
+    """Whether it has reported before, here or to a monitor that this one has taken over from."""
 
 
 @define(eq=False)
 class _Worker:
     rounds: int = 0
+    heard: bool = False
     reported_at: int = 0
     """Number of its last report, over all workers."""
     clients: dict[Client, ClientReport] = field(factory=dict)
     fresh: dict[Client, int] = field(factory=dict)
     """Service that came with its last report: as much may be under way again."""
+
+    def service(self, client: Client) -> int:
+        """Return what a client was charged here, as far as reported."""
+        return self.clients[client].service if client in self.clients else 0
+
+    def received(self, client: Client) -> int:
+        """Return how many refills a client got here, as far as reported."""
+        return self.clients[client].received if client in self.clients else 0
 
 
 @define(eq=False)
@@ -127,16 +138,16 @@ class FleetMonitor:
         if not report.holds:
             self.failed.add(worker)
         told = {one.client: one for one in report.clients}
-        self._count_misses(seen, report.rounds, told)
-        units = {
-            one.client: one.service - (seen.clients[one.client].service if one.client in seen.clients else 0)
-            for one in report.clients
-        }
-        seen.rounds, seen.reported_at, seen.fresh = report.rounds, self._reports, units
+        # What a worker did before this monitor was there is where it starts from.
+        units: dict[Client, int] = {}
+        if seen.heard or not report.continued:
+            self._count_misses(seen, report.rounds, told)
+            units = {client: one.service - seen.service(client) for client, one in told.items()}
+        seen.rounds, seen.reported_at, seen.fresh, seen.heard = report.rounds, self._reports, units, True
         seen.clients |= told
         for client in told:
             self.unsettled = max(self.unsettled, sum(w.fresh.get(client, 0) for w in self._workers.values()))
-        self._monitor.charged_together({client: amount for client, amount in units.items() if amount}, self._reports)
+        self._monitor.charged_together({client: cost for client, cost in units.items() if cost}, self._reports)
         for client in told:
             self._see_backlog(client)
 
@@ -147,8 +158,7 @@ class FleetMonitor:
                 if busy.until < min(worker.reported_at for worker in self._workers.values()):
                     del self._busy[client]
                 continue
-            before = seen.clients[client].received if client in seen.clients else 0
-            got = told[client].received - before if client in told else 0
+            got = told[client].received - seen.received(client) if client in told else 0
             missed = max(passed - got, 0)
             if missed:
                 self._misses[client] = self._misses.get(client, 0) + missed

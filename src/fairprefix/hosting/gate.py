@@ -123,6 +123,7 @@ class Gate:
         self.window = at_least("window", window, 1)
         self._standings: dict[Client, _Standing] = {}
         self._reported: dict[Client, ClientReport] = {}
+        self._has_reported = False
         self._cached = cached
         self._sent = sent
         self._prefixes = AskedPrefixes(cached)
@@ -194,9 +195,11 @@ class Gate:
 
     # What is reported.
 
-    def report(self) -> WorkerReport:
-        """Return what has changed since the last report, and begin a new period. O(clients)."""
+    def report(self, *, everything: bool = False) -> WorkerReport:
+        """Return what has changed since the last report, or everything, and begin a new period. O(clients)."""
         dlpm = self._dlpm()
+        if everything:
+            self._reported.clear()
         changed = []
         for client, standing in self._standings.items():
             found = ClientReport(
@@ -206,7 +209,10 @@ class Gate:
             if found != self._reported.get(client):
                 self._reported[client] = found
                 changed.append(found)
-        return WorkerReport(dlpm.rounds if dlpm else 0, tuple(changed), holds=dlpm is not None)
+        continued, self._has_reported = self._has_reported, True
+        return WorkerReport(
+            dlpm.rounds if dlpm else 0, tuple(changed), holds=dlpm is not None, continued=continued
+        )
 
     def _dlpm(self) -> DLPM | None:
         """Return the policy with its counters; None if it has none, or has failed."""
