@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from attrs import define, field
 
@@ -100,6 +100,11 @@ class PacedEngine:
             tokens = await call.news.get()
             left -= tokens
             yield tokens
+
+    @property
+    def live(self) -> Collection[str]:
+        """Ids of requests that are not done."""
+        return self._calls.keys()
 
     def found(self, id: str) -> int:
         """Return how many prompt tokens were cached when a request that is not done was admitted."""

@@ -39,6 +39,7 @@ class Ledger:
         self._monitor = FleetMonitor(made.policy, made.limits())
         self._book = DispatchBook(made.dispatcher(), self._monitor, grace_s=made.grace_s, silence_s=made.silence_s)
         self._messages = 0
+        self._restored = False
         self._known: set[str] = set()
         self._gauges: Any = None
         self._ticking: asyncio.Task[None] | None = None
@@ -81,6 +82,7 @@ class Ledger:
         self._known.add(router)
         self._book.members(router, members, now)
         if checkpoint is not None and self._book.restore(checkpoint, now):
+            self._restored = True
             LOG.warning("fairprefix: the ledger was rebuilt from a checkpoint")
         self._book.adopt(router, sent, now)
         return self.epoch
@@ -98,6 +100,7 @@ class Ledger:
         book = self._book
         return {
             "epoch": self.epoch,
+            "restored": self._restored,
             "routers": book.routers,
             "out": book.out,
             "picks": book.picks,
