@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
+from zlib import crc32
 
 import ray
 from attrs import frozen
@@ -56,7 +57,7 @@ class Stream:
 
 def prompt(stream: Stream, family: int, number: int) -> list[int]:
     """Return a prompt of a family, unlike any other one in its last tokens."""
-    base = hash((stream.client, family)) & 0xFFFFF
+    base = crc32(f"{stream.client} {family}".encode()) & 0xFFFFF
     end = [number * 131 + place for place in range(stream.own_tokens)]
     return [(base + place) & 0x7FFFFFF for place in range(stream.prefix_tokens)] + end
 

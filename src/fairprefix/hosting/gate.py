@@ -23,7 +23,7 @@ from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import Receipt
 from fairprefix.core.dlpm import DLPM
-from fairprefix.core.errors import at_least
+from fairprefix.core.errors import FairprefixError, at_least
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import AskedPrefixes, Prefixes
 from fairprefix.core.request import Client, Request
@@ -34,6 +34,13 @@ from fairprefix.hosting.hosted import HostedPolicy
 
 Ask = Callable[[Request], int]
 """Returns how many tokens of a request's prompt the engine has cached."""
+
+
+class WorkerLostError(FairprefixError):
+    """The engine behind a gate is not there any more: the request may be sent elsewhere."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"worker {worker} is lost")
 
 
 class RecentPrompts:
@@ -129,6 +136,7 @@ class Gate:
         self._prefixes = AskedPrefixes(cached)
         self._inner: Policy | None = None
         self.policy = HostedPolicy(config, self._prefixes, limits=limits, on_error=on_error, make=self._make)
+        self._closed: Exception | None = None
         self._turns: dict[str, asyncio.Future[Ticket]] = {}
         self._flying: dict[str, Ticket] = {}
 
@@ -149,7 +157,9 @@ class Gate:
     @asynccontextmanager
     async def admitted(self, request: Request) -> AsyncIterator[Ticket]:
         """Wait for the request's turn; it is in flight until the block ends, however it ends."""
-        turn = asyncio.get_running_loop().create_future()
+        if self._closed is not None:
+            raise self._closed
+        turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         self.policy.arrive(request)
         self._turns[request.id] = turn
         self._waits(request.client, +1)
@@ -158,6 +168,17 @@ class Gate:
             yield await turn
         finally:
             self._leave(request)
+
+    def evict(self, problem: Exception) -> None:
+        """Send away all who wait: their blocks end with `problem`. Those in flight go on."""
+        for turn in self._turns.values():
+            if not turn.done():
+                turn.set_exception(problem)
+
+    def close(self, problem: Exception) -> None:
+        """Let nobody in any more, and send away all who wait."""
+        self._closed = problem
+        self.evict(problem)
 
     def _leave(self, request: Request) -> None:
         ticket = self._flying.pop(request.id, None)
@@ -177,7 +198,7 @@ class Gate:
             self._sent(offered)
             ticket = self._flying[offered.id] = Ticket(offered, gate=self, receipt=receipt)
             turn = self._turns.pop(offered.id)
-            if not turn.done():  # who was cancelled leaves by itself, in a moment
+            if not turn.done():  # who was cancelled or sent away leaves by itself, in a moment
                 turn.set_result(ticket)
 
     # What tickets call.
