@@ -132,16 +132,16 @@ def deployed(
         serve.delete(app)
 
 
-def figures(app: str = "app") -> dict[str, Any]:
+def figures(app: str = "app", deployment: str = "LLM") -> dict[str, Any]:
     """Return what the ledger of a deployment knows."""
-    found: dict[str, Any] = ray.get(ledger_actor(app, "LLM", "fairprefix").figures.remote())
+    found: dict[str, Any] = ray.get(ledger_actor(app, deployment, "fairprefix").figures.remote())
     return found
 
 
-def settled(app: str, picks: int, within_s: float = 10.0) -> dict[str, Any]:
+def settled(app: str, picks: int, within_s: float = 10.0, deployment: str = "LLM") -> dict[str, Any]:
     """Return what the ledger knows once nothing is out and it has decided so often."""
     until = time.monotonic() + within_s
-    while (found := figures(app))["out"] or found["picks"] < picks:
+    while (found := figures(app, deployment))["out"] or found["picks"] < picks:
         assert time.monotonic() < until, found
         time.sleep(0.1)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.ray.fleet import Stream, deployed, figures, hit_rate, load, output_rate, p50
+from tests.ray.fleet import Stream, deployed, hit_rate, load, output_rate, p50, settled
 
 SETTINGS = {
     "policy": {"quantum": 1000, "slack": 4096},
@@ -27,7 +27,7 @@ def test_light_clients_wait_less_than_with_ray_s_own_router(cluster: None) -> No
         plain = asyncio.run(load(handle, STREAMS, SECONDS))
     with deployed(SETTINGS, app="fair") as handle:
         ours = asyncio.run(load(handle, STREAMS, SECONDS))
-        seen = figures("fair")
+        seen = settled("fair", len(ours))
     assert not [one.error for one in (*plain, *ours) if one.error]
     ratios = [p50(plain, client) / p50(ours, client) for client in ("light-1", "light-2")]
     rates = hit_rate(plain), hit_rate(ours)

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -41,7 +42,7 @@ class Backend(Protocol):
         """Return how many leading blocks of a prompt each worker has in its memory now."""
         ...
 
-    def generate(self, request: Mapping[str, Any], worker: WorkerName) -> AsyncIterator[Chunk]:
+    def generate(self, request: Mapping[str, Any], worker: WorkerName) -> AsyncGenerator[Chunk, None]:
         """Yield what one worker answers."""
         ...
 
@@ -147,7 +148,7 @@ class Component:
 
     # Requests.
 
-    async def generate(self, request: Mapping[str, Any]) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """Answer a preprocessed request of Dynamo's; a worker that dies before the first token costs only time.
 
         Raises:
@@ -161,19 +162,21 @@ class Component:
         )  # fmt: skip
         self.monitor.dispatched(made.client)
         try:
-            async for chunk in self._somewhere(request, made):
-                yield chunk
+            async with aclosing(self._somewhere(request, made)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
             self.monitor.done(made.client)
 
-    async def _somewhere(self, request: Mapping[str, Any], made: Request) -> AsyncIterator[Chunk]:
+    async def _somewhere(self, request: Mapping[str, Any], made: Request) -> AsyncGenerator[Chunk, None]:
         while True:
             name = await self._choose(request, made)
             answered = False
             try:
-                async for chunk in self._at(name, request, made):
-                    answered = True
-                    yield chunk
+                async with aclosing(self._at(name, request, made)) as chunks:
+                    async for chunk in chunks:
+                        answered = True
+                        yield chunk
             except WorkerLostError:
                 self.retried += 1
             except Exception:
@@ -200,7 +203,7 @@ class Component:
                 raise NoWorkerError(f"no worker for {_GIVE_UP_S:.0f} s: start one, or look why all have failed")
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _at(self, name: WorkerName, request: Mapping[str, Any], made: Request) -> AsyncIterator[Chunk]:
+    async def _at(self, name: WorkerName, request: Mapping[str, Any], made: Request) -> AsyncGenerator[Chunk, None]:
         """Answer a request at one worker; settle or refund it there in any case."""
         worker = self._workers[name]
         ticket: Ticket | None = None
@@ -211,10 +214,11 @@ class Component:
                 found = await self._backend.overlap(list(request["token_ids"]), namespace_of(request))
                 cached = min(found.get(name, 0) * self.settings.block_size, made.input_tokens - 1)
                 ticket.found(made.input_tokens - cached)
-                async for chunk in self._backend.generate(request, name):
-                    ticket.produced(len(chunk.get("token_ids") or ()))
-                    worker.failures = 0
-                    yield chunk
+                async with aclosing(self._backend.generate(request, name)) as chunks:
+                    async for chunk in chunks:
+                        ticket.produced(len(chunk.get("token_ids") or ()))
+                        worker.failures = 0
+                        yield chunk
                 done = True
         finally:
             worker.overlap.pop(made.id, None)

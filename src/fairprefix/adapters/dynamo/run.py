@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class DynamoBackend:
             found[name] = max(found.get(name, 0), int(row["device_blocks"]))
         return found
 
-    async def generate(self, request: Mapping[str, Any], worker: WorkerName) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Mapping[str, Any], worker: WorkerName) -> AsyncGenerator[Chunk, None]:
         """Send a request to one worker."""
         routing = {**(request.get("routing") or {}), "backend_instance_id": int(worker), "dp_rank": 0}
         stream = await self._router.generate_from_request({**request, "model": self._model, "routing": routing})

@@ -132,7 +132,8 @@ class DispatchBook:
         present = [name for name in avoid if self._known(name)]
         choice = self.policy.pick(key.request(id), now=int(now * 1e9), avoid={*present, *unknown})
         before = self._sent.get(id)
-        if choice is None or not choice.again:
+        if before is not None and (choice is None or not choice.again):
+            self.refunded += 1
             self._drop(id, before)
         if choice is None:
             return None

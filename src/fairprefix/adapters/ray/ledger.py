@@ -11,12 +11,15 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairprefix.adapters.ray.book import DispatchBook, Finished
 from fairprefix.adapters.ray.key import RouteKey
 from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.hosting.fleet import FleetMonitor, WorkerReport
+
+if TYPE_CHECKING:
+    from fairprefix.adapters.ray.metrics import RayGauges
 
 LOG = logging.getLogger("fairprefix.ray")
 _TICK_S = 0.1
@@ -31,9 +34,10 @@ class Ledger:
 
     Args:
         settings: as JSON-serialisable data (`LedgerSettings.to_mapping`).
+        gauges: whether figures go into Ray's metrics.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], *, gauges: bool = False) -> None:
         self.epoch = uuid.uuid4().hex
         self._settings = made = LedgerSettings.from_mapping(settings)
         self._monitor = FleetMonitor(made.policy, made.limits())
@@ -41,7 +45,11 @@ class Ledger:
         self._messages = 0
         self._restored = False
         self._known: set[str] = set()
-        self._gauges: Any = None
+        self._gauges: RayGauges | None = None
+        if gauges:
+            from fairprefix.adapters.ray import metrics  # noqa: PLC0415 (only where Ray is)
+
+            self._gauges = metrics.RayGauges()
         self._ticking: asyncio.Task[None] | None = None
 
     async def exchange(
@@ -142,19 +150,19 @@ class Ledger:
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
-            self._book.expire(now)
-            self._known &= set(self._book.routers)
-            if now - said >= _LOG_EVERY_S:
-                said = now
-                self._say()
+            try:
+                self._book.expire(now)
+                self._known &= set(self._book.routers)
+                if now - said >= _LOG_EVERY_S:
+                    said = now
+                    self._say()
+            except Exception:
+                LOG.exception("fairprefix: the ledger's clock stumbled")
 
     def _say(self) -> None:
         """Write the bound that holds into the log, and all figures into Ray's metrics."""
-        from fairprefix.adapters.ray.metrics import RayGauges  # noqa: PLC0415 (only where Ray is)
-
-        if self._gauges is None:
-            self._gauges = RayGauges()
-        self._gauges.update(self._monitor.samples())
+        if self._gauges is not None:
+            self._gauges.update(self._monitor.samples())
         found = self._monitor.described()
         LOG.info(
             "fairprefix: largest gap %s, bound %s (with %s missed refills; up to %s units known late)",

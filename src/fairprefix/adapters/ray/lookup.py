@@ -52,6 +52,8 @@ def ledger_actor(app: str, deployment: str, name: str) -> Any:  # noqa: ANN401 (
     Raises:
         LookupError: there is none, or not yet.
     """
+    if not ray.is_initialized():  # or Ray would start itself anew
+        raise LookupError("Ray is not running in this process")
     prefix, suffix = f"{SERVE_DEPLOYMENT_ACTOR_PREFIX}{app}::{deployment}::", f"::{name}"
     for actor in ray.util.list_named_actors(all_namespaces=True):
         full = actor["name"]

@@ -68,7 +68,7 @@ def fair_options(
             DeploymentActorConfig(
                 name=ledger,
                 actor_class=ray.remote(max_concurrency=1000)(Ledger),
-                init_kwargs={"settings": made.to_mapping()},
+                init_kwargs={"settings": made.to_mapping(), "gauges": True},
                 actor_options={"num_cpus": 0, **(actor_options or {})},
             )
         ],

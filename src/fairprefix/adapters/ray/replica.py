@@ -20,8 +20,8 @@ import asyncio
 import functools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from fairprefix.adapters.ray.key import RouteKey
@@ -31,7 +31,7 @@ from fairprefix.hosting.gate import Gate, RecentPrompts, Ticket
 
 LOG = logging.getLogger("fairprefix.ray")
 _BATCH_S = 0.05
-Wrapped = TypeVar("Wrapped", bound=Callable[..., AsyncIterator[Any]])
+Wrapped = TypeVar("Wrapped", bound=Callable[..., AsyncGenerator[Any, None]])
 
 Turn = Ticket
 """A request that has been admitted: `produced(tokens)`, `found(extend)`."""
@@ -94,11 +94,12 @@ def fair(generate: Wrapped) -> Wrapped:
     """
 
     @functools.wraps(generate)
-    async def gated(self: FairReplica, key: RouteKey, *args: Any, **named: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+    async def gated(self: FairReplica, key: RouteKey, *args: Any, **named: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401
         async with self.turn(key) as turn:
-            async for item in generate(self, key, *args, **named):
-                turn.produced(1)
-                yield item
+            async with aclosing(generate(self, key, *args, **named)) as items:
+                async for item in items:
+                    turn.produced(1)
+                    yield item
 
     return gated  # type: ignore[return-value]
 

@@ -42,6 +42,8 @@ class D2LPMRouter(RequestRouter):
         self._by_name: dict[str, ReplicaID] = {}
         self._refused: dict[str, set[str]] = {}
         """Replicas that have rejected a request, until it is accepted somewhere."""
+        self._rounds: dict[str, int] = {}
+        """How often a request has been rejected by everybody."""
         self._accepted: set[str] = set()
 
     async def _find(self) -> LedgerHandle:
@@ -73,7 +75,6 @@ class D2LPMRouter(RequestRouter):
         if is_retry and id in self._link.sent:
             self._refused.setdefault(id, set()).add(self._link.sent[id][1])
         key = key_in([*pending_request.args, *pending_request.kwargs.values()])
-        attempt = 0
         try:
             while True:
                 while not self._replicas:
@@ -87,10 +88,11 @@ class D2LPMRouter(RequestRouter):
                 # Everybody has rejected it, or the ledger knows of a replica before this router does.
                 self._refused.pop(id, None)
                 self._link.given_up(id)
-                await self._backoff(attempt)
-                attempt += 1
+                self._rounds[id] = self._rounds.get(id, -1) + 1
+                await self._backoff(self._rounds[id])
         except asyncio.CancelledError:
             self._refused.pop(id, None)
+            self._rounds.pop(id, None)
             self._link.given_up(id)
             raise
 
@@ -111,6 +113,7 @@ class D2LPMRouter(RequestRouter):
         del replica_id, result
         id = pending_request.metadata.internal_request_id
         self._refused.pop(id, None)
+        self._rounds.pop(id, None)
         if id in self._link.sent:
             self._accepted.add(id)
 
