@@ -2,10 +2,10 @@
 
     python benchmarks/scale.py [--quick] [--workers 1,8,64]
 
-The simulator runs the same kind of load on every fleet: requests per worker and second stay as they are, a tenth more
-than the workers can serve, so that clients do wait. Decisions are timed in the run (process time, median); everything
-else is virtual and reproducible. The last table is about the one thing that all routers share: how many messages a
-second it gets, and how many it could take if each costs what a decision costs here.
+The simulator runs the same kind of load on every fleet: requests per worker and second stay as they are, more than
+the workers can serve, so that clients do wait. Decisions are timed in the run (process time, median); everything
+else is virtual and reproducible. The second table is about the one thing that all routers share, the ledger: how
+many messages a second it gets, and how many it could decide about if it did nothing but decide.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def make_trace(workers: int, scale: int, seed: int = 0) -> Trace:
     for number, client in enumerate(rng.choices(range(CLIENTS), weights, k=count)):
         prefix = tuple(client << 32 | place for place in range(PREFIX // BLOCK))
         own = tuple(1 << 62 | number << 16 | place for place in range(OWN // BLOCK))
-        requests.append(
-            TraceRequest(number * gap_ns, f"c{client}", PREFIX + OWN, OUTPUT, OUTPUT, prefix + own)
-        )
+        requests.append(TraceRequest(number * gap_ns, f"c{client}", PREFIX + OWN, OUTPUT, OUTPUT, prefix + own))
     return Trace(f"{workers} workers", tuple(requests), BLOCK, has_clients=True)
 
 
@@ -59,9 +57,7 @@ class Timed(D2LPM):
 
     times: list[float] = []  # noqa: RUF012 (one run at a time)
 
-    def pick(
-        self, request: Request, *, now: int = 0, avoid: Collection[WorkerName] = ()
-    ) -> Choice | None:
+    def pick(self, request: Request, *, now: int = 0, avoid: Collection[WorkerName] = ()) -> Choice | None:
         """Time a decision."""
         began = time.process_time()
         found = super().pick(request, now=now, avoid=avoid)
@@ -115,7 +111,7 @@ def main() -> None:
     parser.add_argument("--late", type=int, default=8, help="largest fleet that is tried with a shared ledger too")
     given = parser.parse_args()
     scale = 10 if given.quick else 1
-    simulator.make_router = timed_router  # type: ignore[attr-defined]
+    simulator.make_router = timed_router  # type: ignore[assignment, attr-defined]
     reports = count_reports()
     print(f"D2LPM and DLPM, {CLIENTS:,} clients, {PREFIX + OWN} tokens in, {OUTPUT} out, quantum {QUANTUM:,}")
     print(

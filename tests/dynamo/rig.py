@@ -99,7 +99,14 @@ def deployed(folder: Path, *, ours: bool, workers: int = 3, speedup: float = 1.0
         *("--num-gpu-blocks-override", "700", "--max-num-seqs", str(SEQS)),
         *("--speedup-ratio", str(speedup), *planes),
     ]
-    frontend = ["-m", "dynamo.frontend", "--http-port", str(port), "--router-mode", "round-robin" if ours else "kv"]
+    frontend = [
+        "-m",
+        "dynamo.frontend",
+        "--http-port",
+        str(port),
+        "--router-mode",
+        "round-robin" if ours else "kv",
+    ]
     component = [
         *("-m", "fairprefix.adapters.dynamo", "--model-path", str(model), "--model-name", "model"),
         *("--backend-model", backend, "--window", str(SEQS), "--block-size", str(BLOCK)),
@@ -151,7 +158,9 @@ def _wait_until_ready(found: Deployment) -> None:
         except httpx.HTTPError as error:
             problem = error
         time.sleep(0.5)
-    logs = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in found.folder.glob("*.log"))
+    logs = "\n".join(
+        f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in found.folder.glob("*.log")
+    )
     raise TimeoutError(f"the deployment does not answer: {problem}\n{logs}")
 
 

@@ -74,7 +74,7 @@ class Paced:
         request = key.request(uuid.uuid4().hex)
         cached = [0]
         async for _tokens in self.engine.generate(request, output):
-            cached.append(self._cached(request))
+            cached.append(self._cached(request))  # noqa: PERF401 (what it is at that moment)
         return os.getpid(), max(cached), output
 
     def _cached(self, request: Request) -> int:

@@ -18,7 +18,7 @@ URL = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="module")
-def app(cluster: None) -> Iterator[None]:
+def app(cluster: None) -> Iterator[None]:  # noqa: ARG001 (a fixture)
     """The application with two replicas, reached directly by clients that may name themselves."""
     arguments = {"model": "random", "replicas": 2, "max_batch": 4, "kv_tokens": 4096, "trusted": "*"}
     serve.run(build(arguments), name="openai", route_prefix="/")
@@ -26,7 +26,8 @@ def app(cluster: None) -> Iterator[None]:
     serve.delete("openai")
 
 
-def test_openai_s_client_is_served_and_charged(app: None) -> None:
+@pytest.mark.usefixtures("app")
+def test_openai_s_client_is_served_and_charged() -> None:
     """Completions and chats, streamed or not, come through the router and are charged to whom the header names."""
     client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
     before = settled("openai", 0, deployment="Engine")["picks"]
@@ -53,7 +54,8 @@ def test_openai_s_client_is_served_and_charged(app: None) -> None:
     assert seen["unreported"] == 0
 
 
-def test_mistakes_are_found_at_the_ingress(app: None) -> None:
+@pytest.mark.usefixtures("app")
+def test_mistakes_are_found_at_the_ingress() -> None:
     """An invalid field is a 400 in OpenAI's shape, and no replica hears of it."""
     before = settled("openai", 0, deployment="Engine")["picks"]
     answer = httpx.post(f"{URL}/v1/completions", json={"prompt": "x", "max_tokens": -1})
@@ -66,5 +68,5 @@ def test_mistakes_are_found_at_the_ingress(app: None) -> None:
 
 def test_an_unknown_argument_is_named() -> None:
     """`serve run` with a misspelt argument says which one, and what was meant."""
-    with pytest.raises(ConfigError, match="replicsa.*replicas"):
+    with pytest.raises(ConfigError, match=r"replicsa.*replicas"):
         build({"replicsa": 2})

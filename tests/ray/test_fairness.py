@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.ray.fleet import Stream, deployed, hit_rate, load, output_rate, p50, settled
+
+pytestmark = pytest.mark.usefixtures("cluster")
 
 SETTINGS = {
     "policy": {"quantum": 1000, "slack": 4096},
@@ -21,7 +25,7 @@ STREAMS = (
 SECONDS = 15
 
 
-def test_light_clients_wait_less_than_with_ray_s_own_router(cluster: None) -> None:
+def test_light_clients_wait_less_than_with_ray_s_own_router() -> None:
     """Light clients' p50 is at least 1.5 times lower, 2 on average; more is cached; throughput stays."""
     with deployed(None, app="plain") as handle:
         plain = asyncio.run(load(handle, STREAMS, SECONDS))

@@ -1,4 +1,4 @@
-"""What the ledger counts: each request once, whatever happens to replicas, callers, routers and the ledger itself."""
+"""What the ledger counts: each request once, whatever happens to replicas, callers and the ledger itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import signal
 import time
 from typing import Any
 
+import pytest
 import ray
 from ray import serve
 
 from fairprefix.adapters.ray import RouteKey
 from fairprefix.adapters.ray.lookup import ledger_actor
 from tests.ray.fleet import Stream, deployed, figures, load, settled
+
+pytestmark = pytest.mark.usefixtures("cluster")
 
 SETTINGS = {
     "policy": {"quantum": 1000, "slack": 4096, "weights": {"four": 4}},
@@ -30,7 +33,7 @@ def one_request(handle: Any, client: str = "a", output: int = 8) -> Any:  # noqa
     return handle.generate.remote(RouteKey.of(client, range(100), max_output=output), output)
 
 
-def test_what_replicas_report_is_what_is_settled(cluster: None) -> None:
+def test_what_replicas_report_is_what_is_settled() -> None:
     """The dispatcher's counter falls by prompt and true output, not by the output that was allowed."""
 
     async def ask(handle: Any) -> None:  # noqa: ANN401 (Ray's handles)
@@ -47,7 +50,7 @@ def test_what_replicas_report_is_what_is_settled(cluster: None) -> None:
     assert deficit == SETTINGS["router"]["quantum"] - 100 - 2 * 8  # type: ignore[index]
 
 
-def test_a_request_that_is_rejected_is_charged_once(cluster: None) -> None:
+def test_a_request_that_is_rejected_is_charged_once() -> None:
     """Full replicas reject, routers ask again; in the end there is one settlement for each request."""
 
     async def ask(handle: Any) -> None:  # noqa: ANN401 (Ray's handles)
@@ -62,7 +65,7 @@ def test_a_request_that_is_rejected_is_charged_once(cluster: None) -> None:
     assert seen["service"] == {"a": sum(seen["service"].values())}
 
 
-def test_a_cancelled_request_leaves_nothing_behind(cluster: None) -> None:
+def test_a_cancelled_request_leaves_nothing_behind() -> None:
     """Requests whose callers go away are settled with what they had cost by then; none stays out."""
 
     async def ask(handle: Any) -> None:  # noqa: ANN401 (Ray's handles)
@@ -80,7 +83,7 @@ def test_a_cancelled_request_leaves_nothing_behind(cluster: None) -> None:
     assert seen["service"].get("a", 0) < 30 * (100 + 2 * 150)
 
 
-def test_a_killed_replica_is_replaced_and_nothing_is_counted_twice(cluster: None) -> None:
+def test_a_killed_replica_is_replaced_and_nothing_is_counted_twice() -> None:
     """After a SIGKILL its requests are refunded, and the replacement is routed to."""
     streams = (Stream("a", 12, 3, 200, 20, 24), Stream("b", 6, 3, 200, 20, 24))
 
@@ -108,7 +111,7 @@ def test_a_killed_replica_is_replaced_and_nothing_is_counted_twice(cluster: None
     assert not any(seen["loads"].values())
 
 
-def test_a_ledger_that_dies_is_rebuilt(cluster: None) -> None:
+def test_a_ledger_that_dies_is_rebuilt() -> None:
     """Requests go on while there is no ledger; the next one knows the counters and what is out."""
     streams = (Stream("a", 8, 3, 200, 20, 24),)
 
@@ -143,7 +146,7 @@ class Caller:
         return list(await load(serve.get_app_handle(app), streams, seconds))
 
 
-def test_two_handles_share_one_ledger(cluster: None) -> None:
+def test_two_handles_share_one_ledger() -> None:
     """Weights 4:1 hold within 10 %, though one router sees nearly all requests of one client."""
     skewed = (
         [Stream("four", 50, 4, 200, 20, 24), Stream("one", 4, 4, 200, 20, 24)],
@@ -151,7 +154,9 @@ def test_two_handles_share_one_ledger(cluster: None) -> None:
     )
     with deployed(SETTINGS, app="shared"):
         callers = [Caller.remote() for _ in skewed]  # type: ignore[attr-defined]
-        running = [caller.ask.remote("shared", streams, 24) for caller, streams in zip(callers, skewed, strict=True)]
+        running = [
+            caller.ask.remote("shared", streams, 24) for caller, streams in zip(callers, skewed, strict=True)
+        ]
         time.sleep(8)
         began = figures("shared")
         time.sleep(14)

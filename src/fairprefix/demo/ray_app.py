@@ -3,8 +3,8 @@
     pip install 'fairprefix[engine,server,ray]'
     serve run fairprefix.demo.ray_app:build model=random replicas=3
 
-The ingress checks a request, tokenises it, finds out whose it is, and sends it through the router. Each replica has
-a gate with DLPM in front of an engine of its own. docs/integrate/ray.md explains every part.
+The ingress checks a request, tokenises it, finds out whose it is, and sends it through the router. Each replica
+has a gate with DLPM in front of an engine of its own. docs/integrate/ray.md explains every part.
 """
 
 from __future__ import annotations
@@ -124,15 +124,13 @@ class Ingress:
             return JSONResponse({"object": "list", "data": [{"id": self._config.model, "object": "model"}]})
         try:
             if path not in _PATHS:
-                raise ApiError(NOT_FOUND, f"there is no {path} here", code="not_found")
+                raise ApiError(NOT_FOUND, f"there is no {path} here", code="not_found")  # noqa: TRY301 (answered below)
             body = parse(await request.body())
             ask = read_ask(body, chat=_PATHS[path], tokenizer=self._tokenizer, config=self._config)
         except ApiError as problem:
             return problem.response()
         address = request.client.host if request.client else None
-        client = self._identity.resolve(
-            headers=request.headers, body=body, trusted=self._config.trusts(address)
-        )
+        client = self._identity.resolve(headers=request.headers, body=body, trusted=self._config.trusts(address))
         # Several prompts are one call, by the longest of them and all that it may produce.
         key = RouteKey.of(
             client,
@@ -166,7 +164,9 @@ def build(arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (Ray's type)
 
     for name in arguments:
         if name not in _DEFAULTS:
-            raise ConfigError(f"unknown argument {name!r}{nearest(name, _DEFAULTS)}; known: {', '.join(_DEFAULTS)}")
+            raise ConfigError(
+                f"unknown argument {name!r}{nearest(name, _DEFAULTS)}; known: {', '.join(_DEFAULTS)}"
+            )
     given = {**_DEFAULTS, **arguments}
     policy = host_config(given["policy"] or None)
     max_output = int(given["max_output"])
@@ -181,9 +181,9 @@ def build(arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (Ray's type)
         "max_prompt": int(given["longest_input"]),
         "trusted": tuple(filter(None, str(given["trusted"]).split(","))),
     }
-    engines = serve.deployment(
-        **fair_options(settings, name="Engine", num_replicas=int(given["replicas"]))
-    )(Engine)
+    engines = serve.deployment(**fair_options(settings, name="Engine", num_replicas=int(given["replicas"])))(
+        Engine
+    )
     ingress = serve.deployment(name="Ingress", num_replicas=int(given["ingresses"]), max_ongoing_requests=10_000)(
         Ingress
     )

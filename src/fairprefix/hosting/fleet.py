@@ -1,8 +1,8 @@
 """What can be promised for several workers whose policies report now and then, and how the seen gap compares.
 
 Requests are bound to a worker when they are dispatched, each worker runs DLPM (`fairprefix.hosting.gate`): the
-bound is the sum of the workers' own, and a quantum for each refill that a client missed where it had nothing queued
-(`fairprefix.core.bounds.d2lpm_both_backlogged`). Misses follow from counters that the workers report. What is late
+bound is the sum of the workers' own, and a quantum for each refill that a client missed where it had nothing
+queued (`fairprefix.core.bounds.d2lpm_both_backlogged`). Misses follow from counters that the workers report. What is late
 is taken against us: a refill counts as missed if its client was busy at any time since the worker's report before,
 and what workers may not have reported yet, the *staleness* of what is seen here, is added to the bound.
 """
@@ -205,9 +205,13 @@ class FleetMonitor:
         yield Sample("fairprefix_fleet_workers", "Workers that report.", len(self._workers))
         yield Sample("fairprefix_fleet_failed_workers", "Workers whose policy has failed.", len(self.failed))
         yield Sample("fairprefix_missed_refills", "Refills missed by the client that missed most.", self.misses)
-        yield Sample("fairprefix_unsettled_tokens", "Most service of one client that was known late.", self.unsettled)
         yield Sample(
-            "fairprefix_largest_gap_tokens", "Largest service gap of two clients that both waited.", self.largest_gap
+            "fairprefix_unsettled_tokens", "Most service of one client that was known late.", self.unsettled
+        )
+        yield Sample(
+            "fairprefix_largest_gap_tokens",
+            "Largest service gap of two clients that both waited.",
+            self.largest_gap,
         )
         bound = self.bound
         if bound is not None:

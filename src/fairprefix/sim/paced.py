@@ -87,7 +87,7 @@ class PacedEngine:
         """
         trace = TraceRequest(
             self._now_ns(), request.client, request.input_tokens, output_tokens,
-            max(request.max_output, output_tokens), tuple(request.blocks),
+            max(request.max_output, output_tokens), tuple(map(int, request.blocks)),
         )  # fmt: skip
         call = self._calls[request.id] = _Call(Job(trace, request))
         self._arrived.append(call.job)

@@ -33,7 +33,9 @@ def deficit(of: DispatchBook, worker: str, client: str = "a") -> int:
     return of.policy.deficit(client, worker)
 
 
-def sent(of: DispatchBook, id: str = "1", *, router: str = "r", avoid: tuple[str, ...] = (), now: float = 0) -> str:
+def sent(
+    of: DispatchBook, id: str = "1", *, router: str = "r", avoid: tuple[str, ...] = (), now: float = 0
+) -> str:
     """Send a request; return where to."""
     choice = of.pick(router, id, KEY, avoid, now)
     assert choice is not None
@@ -184,9 +186,9 @@ def test_a_book_is_rebuilt_from_a_checkpoint_and_what_routers_have_out() -> None
     sent(old, "1")
     saved = old.checkpoint()
     new = book("w", "x")
-    assert new.restore(saved, 0)
+    assert new.restore(saved)
     new.adopt("r", [("1", KEY, "w")], 0)
-    assert not new.restore(saved, 0)
+    assert not new.restore(saved)
     assert set(new.workers()) == {"w", "x"}
     assert new.workers()["w"] == 1
     if where == "w":

@@ -44,26 +44,36 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def checked(given: argparse.Namespace) -> Settings:
+    """Return the settings.
+
+    Raises:
+        FairprefixError: they cannot work, or Dynamo is missing.
+    """
+    if given.model_name == given.backend_model:
+        raise FairprefixError(
+            f"--backend-model {given.backend_model!r} is the --model-name: expected another one, or frontends "
+            "send requests past this component"
+        )
+    settings = Settings(
+        policy=host_config(given.config),
+        window=given.window,
+        quantum=given.quantum,
+        block_size=given.block_size,
+        longest_input=given.longest_input,
+        longest_output=given.longest_output,
+    )
+    if find_spec("dynamo") is None:
+        raise FairprefixError("this needs Dynamo's runtime: pip install 'fairprefix[dynamo]'")
+    return settings
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the component; return the exit code."""
     given = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if given.model_name == given.backend_model:
-            raise FairprefixError(
-                f"--backend-model {given.backend_model!r} is the --model-name: expected another one, or frontends "
-                "send requests past this component"
-            )
-        settings = Settings(
-            policy=host_config(given.config),
-            window=given.window,
-            quantum=given.quantum,
-            block_size=given.block_size,
-            longest_input=given.longest_input,
-            longest_output=given.longest_output,
-        )
-        if find_spec("dynamo") is None:
-            raise FairprefixError("this needs Dynamo's runtime: pip install 'fairprefix[dynamo]'")
+        settings = checked(given)
     except FairprefixError as problem:
         sys.stderr.write(f"fairprefix: {problem}\n")
         return _EXIT_USAGE

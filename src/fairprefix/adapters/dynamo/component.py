@@ -115,7 +115,7 @@ class Component:
         gate = Gate(
             settings.policy,
             settings.window,
-            cached=lambda request: worker.cached(request),
+            cached=lambda request: worker.cached(request),  # noqa: PLW0108 (made below)
             sent=recent.sent,
             limits=settings.limits(),
             on_error=_policy_failed,
@@ -192,9 +192,7 @@ class Component:
         until = time.monotonic() + _GIVE_UP_S
         while True:
             overlap = await self._backend.overlap(list(request["token_ids"]), namespace_of(request))
-            self._index.tell(
-                {worker.slot: overlap.get(worker.name, 0) for worker in self.router.workers}
-            )
+            self._index.tell({worker.slot: overlap.get(worker.name, 0) for worker in self.router.workers})
             choice = self.router.pick(made)
             if choice is not None:
                 self._workers[choice.worker].overlap[made.id] = choice.cached_tokens
@@ -203,7 +201,9 @@ class Component:
                 raise NoWorkerError(f"no worker for {_GIVE_UP_S:.0f} s: start one, or look why all have failed")
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _at(self, name: WorkerName, request: Mapping[str, Any], made: Request) -> AsyncGenerator[Chunk, None]:
+    async def _at(
+        self, name: WorkerName, request: Mapping[str, Any], made: Request
+    ) -> AsyncGenerator[Chunk, None]:
         """Answer a request at one worker; settle or refund it there in any case."""
         worker = self._workers[name]
         ticket: Ticket | None = None
@@ -223,7 +223,7 @@ class Component:
         finally:
             worker.overlap.pop(made.id, None)
             if self.router.worker_of(made.id) is not None:
-                output = ticket.output if ticket else 0
+                output = 0 if ticket is None else ticket.output
                 if ticket is not None and (done or output):
                     self.router.settle(made.id, output=output, extend=ticket.extend)
                 else:

@@ -23,7 +23,7 @@ class Settings:
     window: int = 16
     """Requests in flight at a worker: about as many as it runs at once."""
     quantum: int = 20_000
-    """Q^w of the dispatcher, in service units: the larger, the longer a client stays where its prefix is cached."""
+    """Q^w of the dispatcher, in service units; the larger, the longer a client stays where its prefix is."""
     block_size: int = 16
     """Tokens per block of the workers' KV memory."""
     longest_input: int = 32_768

@@ -224,7 +224,7 @@ class DispatchBook:
         """Return the policy's state as JSON-serialisable data."""
         return self.policy.snapshot()
 
-    def restore(self, checkpoint: Mapping[str, Any], now: float) -> bool:
+    def restore(self, checkpoint: Mapping[str, Any]) -> bool:
         """Go on from an earlier book's checkpoint, if nothing has happened here yet; return whether it was used.
 
         What was out then counts as never sent: routers say what is out now (`adopt`).

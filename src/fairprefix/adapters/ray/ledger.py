@@ -89,7 +89,7 @@ class Ledger:
         now = time.monotonic()
         self._known.add(router)
         self._book.members(router, members, now)
-        if checkpoint is not None and self._book.restore(checkpoint, now):
+        if checkpoint is not None and self._book.restore(checkpoint):
             self._restored = True
             LOG.warning("fairprefix: the ledger was rebuilt from a checkpoint")
         self._book.adopt(router, sent, now)

@@ -36,7 +36,11 @@ class LedgerHandle(Protocol):
         ...
 
     def hello(
-        self, router: str, members: list[str], sent: list[tuple[str, RouteKey, str]], checkpoint: Any  # noqa: ANN401
+        self,
+        router: str,
+        members: list[str],
+        sent: list[tuple[str, RouteKey, str]],
+        checkpoint: Any,  # noqa: ANN401
     ) -> Awaitable[str]:
         """See `Ledger.hello`."""
         ...
@@ -149,9 +153,7 @@ class LedgerLink:
         self._events.append(event)
         self._due.set()
 
-    async def _exchange(
-        self, ask: tuple[str, RouteKey, list[WorkerName]] | None, *, want_checkpoint: bool
-    ) -> Any:  # noqa: ANN401
+    async def _exchange(self, ask: tuple[str, RouteKey, list[WorkerName]] | None, *, want_checkpoint: bool) -> Any:  # noqa: ANN401
         while True:
             ledger = self._ledger or await self._connect()
             events, self._events = self._events, []

@@ -95,11 +95,10 @@ def fair(generate: Wrapped) -> Wrapped:
 
     @functools.wraps(generate)
     async def gated(self: FairReplica, key: RouteKey, *args: Any, **named: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401
-        async with self.turn(key) as turn:
-            async with aclosing(generate(self, key, *args, **named)) as items:
-                async for item in items:
-                    turn.produced(1)
-                    yield item
+        async with self.turn(key) as turn, aclosing(generate(self, key, *args, **named)) as items:
+            async for item in items:
+                turn.produced(1)
+                yield item
 
     return gated  # type: ignore[return-value]
 
@@ -148,7 +147,7 @@ class Reporter:
                 yield ticket
         finally:
             # Who never got its turn has cost nothing.
-            extend, output = (ticket.extend, ticket.output) if ticket else (0, 0)
+            extend, output = (0, 0) if ticket is None else (ticket.extend, ticket.output)
             self._finished.append((call, extend, output))
             self._due.set()
 

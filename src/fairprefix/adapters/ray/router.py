@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
-
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
 from fairprefix.adapters.ray.key import key_in
@@ -17,14 +15,14 @@ from fairprefix.adapters.ray.link import LedgerHandle, LedgerLink
 from fairprefix.adapters.ray.lookup import find_ledger
 
 
-class D2LPMRouter(RequestRouter):
+class D2LPMRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
     """Asks the deployment's ledger where a request goes; decides by itself while there is none.
 
     Calls without a `RouteKey` go to the replica that has the least to do, and count for nobody.
     """
 
     def initialize_state(
-        self, *, ledger: str = "fairprefix", timeout_s: float = 1.0, sync_period_s: float = 2.0, **unknown: Any
+        self, *, ledger: str = "fairprefix", timeout_s: float = 1.0, sync_period_s: float = 2.0, **unknown: object
     ) -> None:
         """Take in `request_router_kwargs`.
 
