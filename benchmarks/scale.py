@@ -35,6 +35,7 @@ PREFIX, OWN, OUTPUT = 512, 64, 32
 PER_WORKER_S = 10.0
 """Requests per worker and second."""
 LEAST_REQUESTS, REQUESTS_PER_WORKER = 12_000, 24
+WORKERS_PER_ROUTER = 32
 QUANTUM, ROUTER_QUANTUM = 2048, 20_000
 
 
@@ -90,6 +91,17 @@ def run(workers: int, arrangement: str, scale: int) -> dict[str, Any]:
     }
 
 
+def messages(workers: int, requests_s: float) -> tuple[float, float, float]:
+    """Return messages a second to a ledger: questions, and what routers and workers tell it in batches.
+
+    With the batches that `fairprefix.adapters.ray` makes: a router's news at most 50 times a second, a worker's
+    finished requests at most 20 times, its counters twice.
+    """
+    routers = -(-workers // WORKERS_PER_ROUTER)
+    each = requests_s / workers
+    return requests_s, routers * min(50.0, requests_s / routers), workers * (min(20.0, each) + 2)
+
+
 def count_reports() -> list[int]:
     """Count the reports to shared ledgers from now on."""
     counted = [0]
@@ -119,6 +131,7 @@ def main() -> None:
         f"{'missed':>7} {'hit rate':>8} {'of one':>7} {'requests/s':>10} {'cpu s':>6}"
     )
     alone = None
+    shared = []
     for workers in map(int, given.workers.split(",")):
         got = run(workers, "d2lpm", scale)
         alone = alone or got["prefix_hit_rate"]
@@ -129,15 +142,28 @@ def main() -> None:
             f"{got['request_throughput']:>10,.1f} {got['cpu_s']:>6.0f}",
             flush=True,
         )
-    print("\none ledger for all dispatchers (per request: one question, half a message in a batch at each end)")
+        shared.append((workers, *messages(workers, got["request_throughput"]), got["pick_us"]))
+    print(
+        f"\nthe ledger of all dispatchers, one of them for {WORKERS_PER_ROUTER} workers: messages a second; share of a "
+        "core that decisions take"
+    )
+    print(
+        f"{'workers':>8} {'questions':>9} {'of routers':>10} {'of workers':>10} {'together':>9} {'decisions':>9}"
+    )
+    for workers, asked, routers, told, pick_us in shared:
+        total = asked + routers + told
+        print(
+            f"{workers:>8,} {asked:>9,.0f} {routers:>10,.0f} {told:>10,.0f} {total:>9,.0f} {asked * pick_us / 1e6:>9.3f}"
+        )
+    print("\none deficit per client for all workers, late binding, charges settled every 100 ms")
     for workers in map(int, given.workers.split(",")):
         if workers <= given.late:
             reports[0] = 0
             got = run(workers, "shared_ledger", scale)
             seconds = got["completed"] / got["request_throughput"]
             print(
-                f"{workers:>8,} late binding: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, "
-                f"bound {got['bound']:,}, unsettled {got['unsettled']:,}, hit rate {got['prefix_hit_rate']:.3f}",
+                f"{workers:>8,} workers: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, bound "
+                f"{got['bound']:,}, unsettled {got['unsettled']:,}, hit rate {got['prefix_hit_rate']:.3f}",
                 flush=True,
             )
 

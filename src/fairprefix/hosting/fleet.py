@@ -2,9 +2,9 @@
 
 Requests are bound to a worker when they are dispatched, each worker runs DLPM (`fairprefix.hosting.gate`): the
 bound is the sum of the workers' own, and a quantum for each refill that a client missed where it had nothing
-queued (`fairprefix.core.bounds.d2lpm_both_backlogged`). Misses follow from counters that the workers report. What is late
-is taken against us: a refill counts as missed if its client was busy at any time since the worker's report before,
-and what workers may not have reported yet, the *staleness* of what is seen here, is added to the bound.
+queued (`fairprefix.core.bounds.d2lpm_both_backlogged`). Misses follow from counters that the workers report. What
+is late is taken against us: a refill counts as missed if its client was busy at any time since the worker's report
+before, and what workers may not have reported yet, the *staleness* of what is seen here, is added to the bound.
 """
 
 from __future__ import annotations

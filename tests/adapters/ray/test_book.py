@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fairprefix.adapters.ray.book import DispatchBook
@@ -200,6 +202,26 @@ def test_a_key_is_known_by_its_shape() -> None:
     """Routers see classes of their own: what has packed blocks is a key."""
     assert key_in(["text", KEY]) is KEY
     assert key_in(["text", {"client": "a"}]) is None
+
+
+def test_openai_requests_have_keys_of_their_own() -> None:
+    """Where a request is handed on as OpenAI has it, its text says what is shared, and `user` whose it is."""
+    said = "You are a helpful assistant. " * 10
+
+    def chat(end: str) -> RouteKey:
+        messages = [{"role": "system", "content": said}, SimpleNamespace(role="user", content=end)]
+        key = key_in([SimpleNamespace(messages=messages, user="alice", max_tokens=7)])
+        assert key is not None
+        return key
+
+    one, other = chat("one").request("1"), chat("other one").request("2")
+    assert (one.client, one.max_output) == ("alice", 7)
+    assert list(one.blocks[:4]) == list(other.blocks[:4])
+    assert abs(one.input_tokens - len(said) // 4) < 10
+    plain = key_in([SimpleNamespace(prompt="", user=None, max_tokens=None)])
+    assert plain is not None
+    assert (plain.client, plain.input_tokens, plain.max_output) == ("default-flow", 1, 256)
+    assert key_in([SimpleNamespace(prompt=[1, 2, 3])]) is None
 
 
 def test_a_key_says_what_the_prompt_says() -> None:

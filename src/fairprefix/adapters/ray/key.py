@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
 from fairprefix.core.prefixes import chain_hashes
 from fairprefix.core.request import Client, Request
+from fairprefix.hosting.identity import DEFAULT_CLIENT, clean_name
+
+_BYTES = 4
+_USUAL_OUTPUT = 256
 
 
 @frozen(kw_only=True)
@@ -63,11 +68,35 @@ class RouteKey:
 
 
 def key_in(arguments: Sequence[object]) -> RouteKey | None:
-    """Return the key among a call's arguments; None if there is none.
+    """Return the key among a call's arguments, or make it of an OpenAI request; None if there is neither.
 
     By its shape: Serve unpickles the module of a router by value, in which a class is not itself.
     """
     for argument in arguments:
         if isinstance(argument, RouteKey) or hasattr(argument, "packed_blocks"):
             return argument  # type: ignore[return-value]
-    return None
+    return next((key for key in map(_key_of_openai, arguments) if key is not None), None)
+
+
+def _key_of_openai(asked: Any) -> RouteKey | None:  # noqa: ANN401 (by its shape)
+    """Return the key of a request as `ray.serve.llm` hands it on: OpenAI's, not tokenised yet.
+
+    Four bytes of text stand for a token, about what a token is in English. Whose request it is, is in its `user`.
+    """
+    prompt = getattr(asked, "prompt", None)
+    messages = getattr(asked, "messages", None)
+    if isinstance(messages, list):
+        prompt = "".join(f"{_field(one, 'role')}\n{_field(one, 'content')}\n" for one in messages)
+    if not isinstance(prompt, str):
+        return None
+    text = prompt.encode()
+    limit = getattr(asked, "max_completion_tokens", None) or getattr(asked, "max_tokens", None)
+    return RouteKey.of(
+        clean_name(getattr(asked, "user", None)) or DEFAULT_CLIENT,
+        text + b" " * (-len(text) % _BYTES or (0 if text else _BYTES)),
+        max_output=limit if isinstance(limit, int) and limit > 0 else _USUAL_OUTPUT,
+    )
+
+
+def _field(message: Any, name: str) -> object:  # noqa: ANN401 (an object or a table)
+    return message.get(name) if isinstance(message, Mapping) else getattr(message, name, None)

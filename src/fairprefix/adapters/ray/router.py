@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
 from fairprefix.adapters.ray.key import key_in
