@@ -40,7 +40,8 @@ async def rate(hello: Ask, exchange: Ask, tell: Ask, callers: int, seconds: floa
     async def caller() -> None:
         while (began := time.perf_counter()) < until:
             id = next(number)
-            _, worker = await exchange(epoch, "router", [], (str(id), keys[id % len(keys)], []), False)  # noqa: FBT003
+            asked = (str(id), keys[id % len(keys)], [])
+            _, worker = await exchange(epoch, "router", [], asked)
             times.append(time.perf_counter() - began)
             await tell(worker, [(str(id), 100, 10)], None)
 
@@ -59,7 +60,7 @@ async def measure(seconds: float) -> None:
         remote = (actor.hello.remote, actor.exchange.remote, actor.replica.remote)
         found, median_ms = await rate(*remote, callers, seconds)
         print(
-            f"actor, {callers:>3} callers: {found:,.0f} requests/s, {median_ms:.2f} ms; {found / alone:.2f} of that"
+            f"actor, {callers:>3} callers: {found:,.0f} requests/s, {median_ms:.2f} ms; ratio {found / alone:.3f}"
         )
         ray.kill(actor)
 

@@ -127,7 +127,7 @@ def main() -> None:
     reports = count_reports()
     print(f"D2LPM and DLPM, {CLIENTS:,} clients, {PREFIX + OWN} tokens in, {OUTPUT} out, quantum {QUANTUM:,}")
     print(
-        f"{'workers':>8} {'requests':>9} {'pick us':>8} {'p99 us':>7} {'gap':>8} {'bound':>10} {'gap/bound':>9} "
+        f"{'workers':>8} {'requests':>9} {'pick us':>8} {'p99 us':>7} {'gap':>8} {'bound':>10} {'ratio':>6} {'others':>7} "
         f"{'missed':>7} {'hit rate':>8} {'of one':>7} {'requests/s':>10} {'cpu s':>6}"
     )
     alone = None
@@ -137,24 +137,23 @@ def main() -> None:
         alone = alone or got["prefix_hit_rate"]
         print(
             f"{workers:>8,} {got['completed']:>9,} {got['pick_us']:>8.1f} {got['p99_us']:>7.1f} "
-            f"{got['charged_gap']:>8,.0f} {got['bound']:>10,} {got['bound_ratio']:>9.3f} "
+            f"{got['charged_gap']:>8,.0f} {got['bound']:>10,} {got['charged_gap'] / got['bound']:>6.3f} "
+            f"{got['max_gap_others_at_most']:>7,.0f} "
             f"{got['missed_refills']:>7,} {got['prefix_hit_rate']:>8.3f} {got['prefix_hit_rate'] / alone:>7.2f} "
             f"{got['request_throughput']:>10,.1f} {got['cpu_s']:>6.0f}",
             flush=True,
         )
         shared.append((workers, *messages(workers, got["request_throughput"]), got["pick_us"]))
     print(
-        f"\nthe ledger of all dispatchers, one of them for {WORKERS_PER_ROUTER} workers: messages a second; share of a "
-        "core that decisions take"
+        f"\nthe ledger of all dispatchers, one of them for {WORKERS_PER_ROUTER} workers: messages a second, and "
+        "the share of a core that decisions take"
     )
     print(
         f"{'workers':>8} {'questions':>9} {'of routers':>10} {'of workers':>10} {'together':>9} {'decisions':>9}"
     )
     for workers, asked, routers, told, pick_us in shared:
-        total = asked + routers + told
-        print(
-            f"{workers:>8,} {asked:>9,.0f} {routers:>10,.0f} {told:>10,.0f} {total:>9,.0f} {asked * pick_us / 1e6:>9.3f}"
-        )
+        counts = (asked, routers, told, asked + routers + told)
+        print(f"{workers:>8,} " + " ".join(f"{n:>10,.0f}" for n in counts) + f" {asked * pick_us / 1e6:>10.3f}")
     print("\none deficit per client for all workers, late binding, charges settled every 100 ms")
     for workers in map(int, given.workers.split(",")):
         if workers <= given.late:
@@ -162,8 +161,8 @@ def main() -> None:
             got = run(workers, "shared_ledger", scale)
             seconds = got["completed"] / got["request_throughput"]
             print(
-                f"{workers:>8,} workers: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, bound "
-                f"{got['bound']:,}, unsettled {got['unsettled']:,}, hit rate {got['prefix_hit_rate']:.3f}",
+                f"{workers:>8,} workers: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, "
+                f"bound {got['bound']:,}, unsettled {got['unsettled']:,}, hit rate {got['prefix_hit_rate']:.3f}",
                 flush=True,
             )
 
