@@ -23,7 +23,10 @@ test-ray: $(RAY_VENV)/installed  ## D2LPM in a real Ray Serve on three local nod
 $(DYNAMO_VENV)/installed: make/distributed.mk
 	$(PYTHON) -m venv $(DYNAMO_VENV)
 	$(DYNAMO_BIN)/python -m pip install $(PIP_QUIET) --upgrade "pip>=25.1"
-	$(DYNAMO_BIN)/python -m pip install $(PIP_QUIET) "ai-dynamo-runtime==1.6.1" --editable . pytest hypothesis
+	$(DYNAMO_BIN)/python -m pip install $(PIP_QUIET) --editable ".[dynamo]" pytest hypothesis httpx tokenizers \
+	  ai-dynamo-runtime==1.6.1 aiohttp msgspec pyzmq redis tqdm transformers zstandard
+	# Frontend and mock workers; one dependency of it is not on PyPI, and neither needs it.
+	$(DYNAMO_BIN)/python -m pip install $(PIP_QUIET) --no-deps ai-dynamo==1.6.1
 	touch $@
 
 test-dynamo: $(DYNAMO_VENV)/installed  ## D2LPM as a component of a real NVIDIA Dynamo with mock workers (.venv-dynamo)
