@@ -192,6 +192,7 @@ def test_a_book_is_rebuilt_from_a_checkpoint_and_what_routers_have_out() -> None
     saved = old.checkpoint()
     new = book("w", "x")
     assert new.restore(saved)
+    assert not any(new.workers().values()), "what was out is not, unless a router says so"
     new.adopt("r", [("1", KEY, "w")], 0)
     assert not new.restore(saved)
     assert set(new.workers()) == {"w", "x"}
