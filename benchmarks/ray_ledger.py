@@ -40,7 +40,7 @@ async def rate(hello: Ask, exchange: Ask, tell: Ask, callers: int, seconds: floa
     async def caller() -> None:
         while (began := time.perf_counter()) < until:
             id = next(number)
-            asked = (str(id), keys[id % len(keys)], [])
+            asked: tuple[str, RouteKey, list[str]] = (str(id), keys[id % len(keys)], [])
             _, worker = await exchange(epoch, "router", [], asked)
             times.append(time.perf_counter() - began)
             await tell(worker, [(str(id), 100, 10)], None)
