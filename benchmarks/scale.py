@@ -127,7 +127,8 @@ def main() -> None:
     reports = count_reports()
     print(f"D2LPM and DLPM, {CLIENTS:,} clients, {PREFIX + OWN} tokens in, {OUTPUT} out, quantum {QUANTUM:,}")
     print(
-        f"{'workers':>8} {'requests':>9} {'pick us':>8} {'p99 us':>7} {'gap':>8} {'bound':>10} {'ratio':>6} {'others':>7} "
+        f"{'workers':>8} {'requests':>9} {'pick us':>8} {'p99 us':>7} {'gap':>8} {'bound':>10} {'ratio':>6} "
+        f"{'others':>7} "
         f"{'missed':>7} {'hit rate':>8} {'of one':>7} {'requests/s':>10} {'cpu s':>6}"
     )
     alone = None

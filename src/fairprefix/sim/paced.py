@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Collection
 
 from attrs import define, field
@@ -68,7 +69,7 @@ class PacedEngine:
         self._index = index
         self._engine = VirtualEngine(config, step_time, cache, make_policy(made, index), self)
         self._calls: dict[str, _Call] = {}
-        self._arrived: list[Job] = []
+        self._arrived: deque[Job] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._began_s = 0.0
@@ -120,7 +121,7 @@ class PacedEngine:
         while True:
             engine.wait_until(self._now_ns() * PS_PER_NS)
             while self._arrived:
-                engine.add(self._arrived.pop())
+                engine.add(self._arrived.popleft())
             if not engine.begin(engine.clock_ns + _LONGEST_RUN_NS):
                 if engine.has_work():
                     raise engine.stalled()
