@@ -33,8 +33,8 @@ FLEETS = (1, 8, 64, 512, 1000)
 BLOCK = 16
 PREFIX, OWN, OUTPUT = 512, 64, 32
 PER_WORKER_S = 10.0
-"""Requests per worker and second."""
-LEAST_REQUESTS, REQUESTS_PER_WORKER = 12_000, 24
+"""Requests per worker and second; how many there are is the same for every fleet."""
+REQUESTS = 12_000
 WORKERS_PER_ROUTER = 32
 QUANTUM, ROUTER_QUANTUM = 2048, 20_000
 
@@ -42,7 +42,7 @@ QUANTUM, ROUTER_QUANTUM = 2048, 20_000
 def make_trace(workers: int, scale: int, seed: int = 0) -> Trace:
     """Return requests of 10,000 clients: the n-th most eager one sends as 1/n, each with a prefix of its own."""
     rng = random.Random(seed)  # noqa: S311 (a workload)
-    count = max(LEAST_REQUESTS, REQUESTS_PER_WORKER * workers) // scale
+    count = REQUESTS // scale
     weights = [1 / (rank + 10) for rank in range(CLIENTS)]
     gap_ns = int(1e9 / (PER_WORKER_S * workers))
     requests = []

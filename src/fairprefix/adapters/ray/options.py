@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.core.errors import FairprefixError
 
+_OLDEST = (2, 56)
 LEDGER = "fairprefix"
 """Name of the deployment actor."""
 
@@ -23,8 +25,12 @@ def need_ray() -> None:
     Raises:
         MissingRayError: it is.
     """
+    needs = "this needs Ray Serve 2.56 or later: pip install 'fairprefix[ray]'"
     if find_spec("ray") is None or find_spec("starlette") is None:
-        raise MissingRayError("this needs Ray Serve 2.56 or later: pip install 'fairprefix[ray]'")
+        raise MissingRayError(needs)
+    found = version("ray")
+    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST:
+        raise MissingRayError(f"{needs} (found Ray {found})")
 
 
 def fair_options(
