@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
-    ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+    ray.init("local", object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
     try:
         asyncio.run(measure(given.seconds))
     finally:

@@ -22,7 +22,7 @@ STREAMS = (
     Stream("light-1", 3, 2, 1200, 40, 16),
     Stream("light-2", 3, 2, 1200, 40, 16),
 )
-SECONDS = 15
+SECONDS = 12
 
 
 def test_light_clients_wait_less_than_with_ray_s_own_router() -> None:
