@@ -11,7 +11,7 @@ from tests.ray.fleet import Stream, deployed, hit_rate, load, output_rate, p50, 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 SETTINGS = {
-    "policy": {"quantum": 1000, "slack": 4096},
+    "policy": {"quantum": 200, "slack": 4096},
     "router": {"quantum": 20_000, "output_charge": "average"},
     "window": 8,
     "longest_input": 2000,
