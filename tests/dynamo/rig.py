@@ -22,7 +22,7 @@ from attrs import frozen
 
 BLOCK = 16
 SEQS = 8
-"""Requests that a mock worker runs at once; our gates let two more in, so that it never lacks one."""
+"""Requests that a mock worker runs at once, and the window of our gates."""
 
 
 def make_model(folder: Path) -> Path:
@@ -75,7 +75,7 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, *, ours: bool, workers: int = 3, speedup: float = 0.5) -> Iterator[Deployment]:
+def deployed(folder: Path, *, ours: bool, workers: int = 3, speedup: float = 1.0) -> Iterator[Deployment]:
     """Run frontend and mock workers; with `ours`, the component between them, else Dynamo's own KV router."""
     folder.mkdir(parents=True)
     model = make_model(folder / "model")
@@ -109,7 +109,7 @@ def deployed(folder: Path, *, ours: bool, workers: int = 3, speedup: float = 0.5
     ]
     component = [
         *("-m", "fairprefix.adapters.dynamo", "--model-path", str(model), "--model-name", "model"),
-        *("--backend-model", backend, "--window", str(SEQS + 2), "--block-size", str(BLOCK)),
+        *("--backend-model", backend, "--window", str(SEQS), "--block-size", str(BLOCK)),
         *("--config", json.dumps({"quantum": 200, "slack": 4096}), "--quantum", "16000"),
         *("--longest-input", "2000", "--longest-output", "64", "--status-file", str(folder / "status.json")),
         *planes,

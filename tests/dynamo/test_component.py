@@ -15,7 +15,7 @@ STREAMS = (
     Stream("light-2", 3, 2, 500, 20, 16),
 )
 LIGHT = ("light-1", "light-2")
-SECONDS = 20
+SECONDS = 15
 
 
 def measured(folder: Path, *, ours: bool) -> tuple[list[Answer], Deployment]:

@@ -133,6 +133,23 @@ def test_the_true_prompt_and_output_are_charged() -> None:
     run(check())
 
 
+def test_a_place_may_be_given_up_early() -> None:
+    """What is over in the engine makes room before its caller has read to the end, and is counted once."""
+
+    async def check() -> None:
+        gate = Gate(CONFIG, 1)
+        async with gate.admitted(request("first")) as ticket:
+            ticket.produced(2)
+            ticket.over()
+            ticket.over()
+            async with gate.admitted(request("second", "b")):
+                assert gate.flying == 1
+        assert gate.policy.live == gate.flying == gate.waiting == 0
+        assert gate.policy.figures.service() == {"a": 50 + 2 * 2, "b": 50}
+
+    asyncio.run(check())
+
+
 def test_recent_prompts_are_taken_to_be_cached() -> None:
     """What was sent last is cached, up to the blocks that there are; a prompt's last token never is."""
     recent = RecentPrompts(4, 16)

@@ -92,6 +92,10 @@ class Ticket:
             self.output += tokens
             self._gate.produced(self, tokens)
 
+    def over(self) -> None:
+        """Note that the engine is done with it, before its block ends: its place is given to the next one."""
+        self._gate.leave(self.request)
+
 
 @define
 class _Standing:
@@ -167,7 +171,7 @@ class Gate:
         try:
             yield await turn
         finally:
-            self._leave(request)
+            self.leave(request)
 
     def evict(self, problem: Exception) -> None:
         """Send away all who wait: their blocks end with `problem`. Those in flight go on."""
@@ -180,10 +184,13 @@ class Gate:
         self._closed = problem
         self.evict(problem)
 
-    def _leave(self, request: Request) -> None:
+    def leave(self, request: Request) -> None:
+        """Forget a request, wherever it stands; again is no change."""
         ticket = self._flying.pop(request.id, None)
         if self._turns.pop(request.id, None) is not None:
             self._waits(request.client, -1)
+        elif ticket is None:
+            return
         self.policy.finish(request.id, output=ticket.output if ticket else 0)
         self._admit()
 

@@ -218,6 +218,8 @@ class Component:
                     async for chunk in chunks:
                         ticket.produced(len(chunk.get("token_ids") or ()))
                         worker.failures = 0
+                        if chunk.get("finish_reason"):
+                            ticket.over()
                         yield chunk
                 done = True
         finally:
