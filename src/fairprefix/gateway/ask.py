@@ -91,8 +91,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
 
 
 def _limit(body: Mapping[str, Any]) -> int | None:
-    limit = next((body[name] for name in _LIMITS if type(body.get(name)) is int), None)
-    if limit is None:
+    limits = [value for name in _LIMITS if isinstance(value := body.get(name), int)]
+    if not limits:
         return None
     answers = body.get("n")
-    return min(max(limit, 1) * (answers if type(answers) is int and answers > 0 else 1), _MOST_OUTPUT)
+    return min(max(limits[0], 1) * (answers if isinstance(answers, int) and answers > 0 else 1), _MOST_OUTPUT)

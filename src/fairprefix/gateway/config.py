@@ -66,7 +66,7 @@ class WorkerConfig:
 
     def __attrs_post_init__(self) -> None:
         """Check every field."""
-        parts = urlsplit(self.url) if isinstance(self.url, str) else urlsplit("")
+        parts = urlsplit(str(self.url))
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise reject("worker url", self.url, "http://HOST:PORT")
         if parts.username or parts.password:
@@ -101,7 +101,7 @@ class KeyConfig:
         """Check every field."""
         if clean_name(self.client) != self.client:
             raise reject("key client", self.client, "a printable name of at most 128 characters")
-        if not isinstance(self.sha256, str) or not _DIGEST.fullmatch(self.sha256):
+        if not _DIGEST.fullmatch(str(self.sha256)):
             raise ConfigError("key sha256: expected 64 hexadecimal digits: fairprefix gateway --hash-key")
         if self.weight is not None:
             at_least("key weight", self.weight, 1)

@@ -31,7 +31,7 @@ class Estimates:
         return max(ask.text_bytes * _SCALE // self._bytes_per_token, 1)
 
     def output(self, ask: Ask, client: Client) -> int:
-        """Return the output tokens to reserve for a request: what is usual for its client, or its limit if less."""
+        """Return the output tokens to reserve: what is usual for the client, or the request's limit if less."""
         usual = self._output.get(client)
         usual = self._assumed_output if usual is None else max(usual // _SCALE, 1)
         return usual if ask.limit is None else min(ask.limit, 2 * usual)

@@ -1,8 +1,8 @@
 """The seam for what workers tell of their caches.
 
 With the router's index "approximate" nothing is needed: what was sent to a worker counts as cached there. With
-"exact" a source of events keeps `BaseRouter.stored`, `removed` and `cleared` up to date, and the prompts' hashes have
-to be those of the events (`fairprefix.gateway.prefix.Prompt`).
+"exact" a source of events keeps `BaseRouter.stored`, `removed` and `cleared` up to date, and the prompts' hashes
+have to be those of the events (`fairprefix.gateway.prefix.Prompt`).
 """
 
 from __future__ import annotations

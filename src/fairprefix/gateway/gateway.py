@@ -110,7 +110,7 @@ class Gateway:
             await upstream.close()
 
     async def save(self) -> None:
-        """Save the state now; a store that fails is complained about, and tried again at the next interval."""
+        """Save the state now; if that fails the log says so, and the next interval tries again."""
         try:
             await self.store.save(self.state())
         except OSError as problem:
@@ -149,8 +149,8 @@ class Gateway:
 def restored_policy(saved: Mapping[str, Any] | None, config: PolicyConfig, prefixes: Prefixes) -> Policy:
     """Return the policy that was saved, without the requests that were under way; a new one if there is none.
 
-    Weights are those of the configuration now. Where anything else has changed the deficits mean something else, and
-    begin anew.
+    Weights are those of the configuration now. Where anything else has changed the deficits mean something else,
+    and begin anew.
     """
     if saved is None:
         return make_policy(config, prefixes)
@@ -174,7 +174,7 @@ def restored_policy(saved: Mapping[str, Any] | None, config: PolicyConfig, prefi
 def restored_router(
     saved: Mapping[str, Any] | None, config: RouterConfig, workers: Sequence[WorkerConfig]
 ) -> BaseRouter:
-    """Return the router that was saved, with the workers of now and without requests; a new one if there is none."""
+    """Return the router that was saved, with the workers of now and no requests; a new one if there is none."""
     if saved is None:
         return make_router(config)
     same = {**saved.get("config", {}), "weights": dict(config.weights)} == config.to_mapping()

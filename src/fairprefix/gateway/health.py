@@ -111,9 +111,9 @@ def read_load(text: bytes) -> tuple[int, int] | None:
 def next_window(window: int, *, inside: int, queued: bool, load: tuple[int, int], most: int) -> int:
     """Return the window to use from now on.
 
-    A worker that lets requests wait has more of them than it can run: the window becomes what runs, and one more, so
-    that a place that gets free is filled at once. One whose window is full while others queue here, and which runs
-    all it has, bears more.
+    A worker that lets requests wait has more of them than it can run: the window becomes what runs, and one more,
+    so that a place that gets free is filled at once. One whose window is full while others queue here, and which
+    runs all it has, bears more.
     """
     running, waiting = load
     if waiting > 1 and running:

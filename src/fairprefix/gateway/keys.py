@@ -21,8 +21,8 @@ def hash_key(api_key: str) -> str:
 class ApiKeys:
     """Finds the client of a key.
 
-    Keys are grouped by the first digits of their hashes, so that many of them cost no more than one; within a group
-    every full hash is compared, in constant time. The digits tell nothing of a key.
+    Keys are grouped by the first digits of their hashes, so that many of them cost no more than one; within a
+    group every full hash is compared, in constant time. The digits tell nothing of a key.
     """
 
     def __init__(self, keys: Sequence[KeyConfig]) -> None:

@@ -1,9 +1,9 @@
 """Where do prompts agree? Cumulative hashes of a prompt's text, block by block.
 
 Without the model's tokenizer a block is `block_size * bytes_per_token` bytes of the prompt as it stands in the
-request (for a chat: of its tools and messages, as JSON). Two prompts whose text agrees up to some block agree in their
-tokens up to about there, so that this identifies shared prefixes well enough for the approximate index, which guesses
-anyway. It never decides what is computed: a collision costs locality, not correctness.
+request (for a chat: of its tools and messages, as JSON). Two prompts whose text agrees up to some block agree in
+their tokens up to about there: good enough for the approximate index, which guesses anyway. It never decides what
+is computed: a collision costs locality, not correctness.
 
 Token ids, which a completion may have instead of text, are hashed as they are.
 """
@@ -75,7 +75,7 @@ def prompt_text(body: Mapping[str, Any]) -> bytes:
 def token_count(body: Mapping[str, Any]) -> int | None:
     """Return the length of a prompt that is given in tokens."""
     prompt = body.get("prompt")
-    return len(prompt) if _is_ids(prompt) else None
+    return len(prompt) if isinstance(prompt, list) and _is_ids(prompt) else None
 
 
 def _is_ids(prompt: object) -> bool:

@@ -39,7 +39,7 @@ class WorkerCounts:
 
 
 class CacheView:
-    """How much of a prompt one worker is taken to have cached: what was let in there, least recently used first out.
+    """How much of a prompt one worker is taken to have cached: what was let in, least recently used first out.
 
     Args:
         blocks: capacity.

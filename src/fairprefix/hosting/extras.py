@@ -1,4 +1,4 @@
-"""Libraries that belong to an optional extra: imported when they are needed, with one clear sentence if missing."""
+"""Libraries that belong to an optional extra: imported when needed, with one clear sentence if missing."""
 
 from __future__ import annotations
 
