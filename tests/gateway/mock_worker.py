@@ -124,7 +124,10 @@ class App:
                 break
         if path in ("/v1/completions", "/v1/chat/completions"):
             body = json.loads(raw)
-            self.seen = [*self.seen[-20:], {"headers": _headers(scope), "body": body if len(raw) < 1 << 14 else {}}]
+            self.seen = [
+                *self.seen[-20:],
+                {"headers": _headers(scope), "body": body if len(raw) < 1 << 14 else {}},
+            ]
             await self._generate(body, "chat" in path, receive, send)
         elif path == "/health":
             await _whole(send, 200, {})
@@ -145,7 +148,11 @@ class App:
             yield f'# TYPE vllm:num_requests_{name} gauge\nvllm:num_requests_{name}{{model_name="mock"}} {value}.0\n'
 
     async def _generate(
-        self, body: dict[str, Any], chat: bool, receive: Callable[[], Awaitable[Message]], send: Send  # noqa: FBT001
+        self,
+        body: dict[str, Any],
+        chat: bool,
+        receive: Callable[[], Awaitable[Message]],
+        send: Send,  # noqa: FBT001
     ) -> None:
         if body.get("mock_status"):
             await _whole(send, body["mock_status"], {"error": {"message": "as you wish"}})
@@ -215,7 +222,9 @@ def _headers(scope: Message) -> dict[str, str]:
 
 
 async def _event(send: Send, data: dict[str, Any]) -> None:
-    await send({"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(data).encode(), "more_body": True})
+    await send(
+        {"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(data).encode(), "more_body": True}
+    )
 
 
 async def _whole(send: Send, status: int, answer: Any) -> None:  # noqa: ANN401 (JSON, or text)

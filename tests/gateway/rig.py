@@ -97,7 +97,10 @@ def mock(**options: float) -> Iterator[Process]:
 
 @contextmanager
 def gateway(
-    *workers: str, settings: Mapping[str, Any] | None = None, folder: Path | None = None, options: tuple[str, ...] = ()
+    *workers: str,
+    settings: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    options: tuple[str, ...] = (),
 ) -> Iterator[Running]:
     """Start a gateway in front of workers, given as on its command line.
 

@@ -94,13 +94,15 @@ def test_the_ledger_is_what_was_delivered(worker: Process, *, stream: bool) -> N
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_worker_that_tells_no_usage_is_estimated(front: Running, *, stream: bool) -> None:
-    """Without usage a stream's pieces count as tokens, and prompts by their length."""
+    """Without usage a stream's pieces count as tokens, and prompts and whole answers by their length."""
     front.settled()
-    before = next((c for c in front.state()["clients"] if c["name"] == "alice"), {"output_tokens": 0, "input_tokens": 0})
+    before = next(
+        (c for c in front.state()["clients"] if c["name"] == "alice"), {"output_tokens": 0, "input_tokens": 0}
+    )
     ask(front, stream=stream, mock_no_usage=True, max_tokens=6)
     front.settled()
     after = front.client("alice")
-    assert after["output_tokens"] - before["output_tokens"] == (6 if stream else 0)
+    assert after["output_tokens"] - before["output_tokens"] in ((6,) if stream else range(4, 9))
     assert 40 <= after["input_tokens"] - before["input_tokens"] <= 160
 
 
@@ -131,7 +133,7 @@ def test_a_body_that_is_too_large_is_a_413(front: Running) -> None:
     body = b"x" * (50 << 20)
     answer = httpx.post(f"{front.url}/v1/completions", content=body, timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    chunked = httpx.post(f"{front.url}/v1/completions", content=(body[:1 << 20] for _ in range(40)), timeout=60)
+    chunked = httpx.post(f"{front.url}/v1/completions", content=(body[: 1 << 20] for _ in range(40)), timeout=60)
     assert chunked.status_code == 413
 
 
@@ -148,7 +150,11 @@ def test_what_is_unknown_passes_through(front: Running) -> None:
     """Unknown paths below /v1 go to a worker, queued if they carry work; others are a 404 that names the setting."""
     embeddings = httpx.post(f"{front.url}/v1/embeddings", json={"input": "hello"})
     assert embeddings.json()["usage"]["prompt_tokens"] == 7
-    assert httpx.delete(f"{front.url}/v1/files/7").json() == {"path": "/v1/files/7", "method": "DELETE", "bytes": 0}
+    assert httpx.delete(f"{front.url}/v1/files/7").json() == {
+        "path": "/v1/files/7",
+        "method": "DELETE",
+        "bytes": 0,
+    }
     audio = httpx.post(f"{front.url}/v1/audio", content=b"\0" * 999, headers={"content-type": "audio/wav"})
     assert audio.json()["bytes"] == 999
     hidden = httpx.post(f"{front.url}/flush_cache")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from attrs import define
 
-from fairprefix.core.request import BlockHash
+from fairprefix.core.request import BlockHash, Client
 from fairprefix.gateway.errors import BAD_REQUEST, GatewayError
 from fairprefix.gateway.prefix import Prompt, prompt_text, token_count
 
@@ -16,6 +16,7 @@ GENERATING = frozenset(("/v1/completions", "/v1/chat/completions"))
 """Endpoints whose streams carry `usage` if one asks for it."""
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 _MOST_OUTPUT = 1 << 20
+_XARGS, _XARGS_CLIENT = "vllm_xargs", "fairprefix_client"
 
 
 @define(eq=False)
@@ -62,21 +63,25 @@ def read_ask(path: str, raw: bytes, *, json: bool, prompt: Prompt) -> Ask:
     return ask
 
 
-def upstream_body(ask: Ask, extra: Mapping[str, Any] | None = None) -> bytes:
+def upstream_body(ask: Ask, client: Client = "") -> bytes:
     """Return the body for the worker.
 
     Args:
         ask: the request.
-        extra: fields that go into `vllm_xargs`, in place of what the client wrote there under these names.
+        client: who to name in `vllm_xargs`; nobody for a worker that is not told in this way. What the client wrote
+            there itself is taken out in any case.
     """
-    if ask.body is None or not (ask.adds_usage or extra):
+    body = ask.body
+    given = body.get(_XARGS) if body else None
+    named = isinstance(given, dict) and _XARGS_CLIENT in given
+    if body is None or not (ask.adds_usage or client or named):
         return ask.raw
-    body = dict(ask.body)
+    body = dict(body)
     if ask.adds_usage:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    if extra:
-        given = body.get("vllm_xargs")
-        body["vllm_xargs"] = {**(given if isinstance(given, dict) else {}), **extra}
+    if client or named:
+        others = {key: given[key] for key in given if key != _XARGS_CLIENT} if isinstance(given, dict) else {}
+        body[_XARGS] = {**others, _XARGS_CLIENT: client} if client else others
     return orjson.dumps(body)
 
 

@@ -36,6 +36,10 @@ class Estimates:
         usual = self._assumed_output if usual is None else max(usual // _SCALE, 1)
         return usual if ask.limit is None else min(ask.limit, 2 * usual)
 
+    def answer(self, text_bytes: int) -> int:
+        """Return the tokens of an answer from the length of its text."""
+        return -(-text_bytes * _SCALE // self._bytes_per_token)
+
     def learn(self, ask: Ask, client: Client, prompt: int, output: int) -> None:
         """Take note of what a request really was."""
         if ask.tokens is None and prompt and ask.text_bytes:

@@ -20,7 +20,7 @@ from fairprefix.gateway.estimate import Estimates
 from fairprefix.gateway.fleet import Fleet
 from fairprefix.gateway.turn import Place, Turn
 from fairprefix.gateway.upstream import Answer, Upstream, UpstreamError
-from fairprefix.gateway.usage import EventReader, Usage, usage_of
+from fairprefix.gateway.usage import EventReader, Usage, text_bytes, usage_of
 from fairprefix.gateway.worker import Worker
 
 Message = MutableMapping[str, Any]
@@ -29,7 +29,6 @@ Send = Callable[[Message], Awaitable[None]]
 _RETRIED = frozenset((500, 502, 503, 504))
 _OK = 200
 _BAD = 400
-_XARGS = "fairprefix_client"
 
 
 class Exchange:
@@ -134,7 +133,7 @@ class Exchange:
 
     async def _attempt(self, worker: Worker, *, last: bool) -> None:
         ask, fair, client = self._ask, worker.config.fairprefix, self.turn.request.client
-        body = upstream_body(ask, {_XARGS: client} if fair == "vllm" else None)
+        body = upstream_body(ask, client if fair == "vllm" else "")
         answer = await self._upstreams[worker.name].send("POST", self._target, self._headers, body, client)
         try:
             if answer.status in _RETRIED and not last:
@@ -153,7 +152,10 @@ class Exchange:
     async def _whole(self, answer: Answer) -> None:
         body = await answer.whole()
         if answer.status < _BAD:
-            self._settle(usage_of(body))
+            usage = usage_of(body)
+            if usage is None:
+                self._delivered = self._estimates.answer(text_bytes(body))
+            self._settle(usage)
         else:
             self._fleet.give_up(self.turn)
         await self._begin(answer, len(body))

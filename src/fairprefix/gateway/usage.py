@@ -51,6 +51,16 @@ def usage_of(body: bytes) -> Usage | None:
         return None
 
 
+def text_bytes(body: bytes) -> int:
+    """Return the length of the text in an answer's body, in bytes; 0 where there is none."""
+    try:
+        choices = orjson.loads(body)["choices"]
+        texts = [choice.get("text") or (choice.get("message") or {}).get("content") or "" for choice in choices]
+        return sum(len(text.encode("utf-8", "replace")) for text in texts)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return 0
+
+
 class EventReader:
     """Reads a stream of events as it passes: counts pieces of output, finds usage, takes ours out again.
 
