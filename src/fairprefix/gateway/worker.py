@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 import attrs
@@ -11,12 +11,12 @@ from attrs import define
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import AskedPrefixes, Prefixes
-from fairprefix.core.request import Request
+from fairprefix.core.request import Client, Request
 from fairprefix.core.run_index import ApproximateIndex
 from fairprefix.gateway.config import WorkerConfig
 from fairprefix.gateway.queue import WorkerQueue
 from fairprefix.gateway.turn import Turn
-from fairprefix.hosting import HostedPolicy
+from fairprefix.hosting import Figures, HostedPolicy
 
 MakePolicy = Callable[[WorkerConfig, PolicyConfig, Prefixes], Policy]
 """Makes the policy of a worker's queue: where a saved one, or one that is shared, comes in."""
@@ -38,6 +38,25 @@ class WorkerCounts:
         return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
 
 
+class Uncounted(Figures):
+    """Counts nothing: a gateway counts over all its queues (`fairprefix.gateway.tally`)."""
+
+    def arrived(self, client: Client) -> None:
+        """Do nothing."""
+
+    def queued(self, client: Client, change: int) -> None:
+        """Do nothing."""
+
+    def admitted(self, client: Client, **figures: int) -> None:
+        """Do nothing."""
+
+    def produced(self, tokens: Mapping[Client, int]) -> None:
+        """Do nothing."""
+
+    def picked(self, nanoseconds: int) -> None:
+        """Do nothing."""
+
+
 class CacheView:
     """How much of a prompt one worker is taken to have cached: what was let in, least recently used first out.
 
@@ -50,19 +69,27 @@ class CacheView:
         self._index = ApproximateIndex()
         self._index.open(0, blocks)
         self._block_size = block_size
+        self._latest: tuple[Request, int] | None = None
+        """The answer given last: a policy asks several times for whom it is about to offer."""
 
     def cached(self, request: Request) -> int:
         """Return the cached tokens of a prompt, whose last token is always computed."""
+        if self._latest is not None and self._latest[0] is request:
+            return self._latest[1]
         matched = self._index.match(request.blocks, request.namespace, 1)[0] if request.blocks else 0
-        return min(matched * self._block_size, request.input_tokens - 1)
+        found = min(matched * self._block_size, request.input_tokens - 1)
+        self._latest = (request, found)
+        return found
 
     def let_in(self, request: Request) -> None:
         """Note that a prompt is computed."""
+        self._latest = None
         if request.blocks:
             self._index.sent(0, request.blocks, request.namespace)
 
     def clear(self) -> None:
         """Note that the worker has begun anew."""
+        self._latest = None
         self._index.clear(0)
 
 
@@ -106,7 +133,11 @@ class Worker:
             policy = attrs.evolve(policy, policy="fcfs")
         asked = AskedPrefixes(self.cached)
         hosted = HostedPolicy(
-            policy, asked, make=lambda config_, view_: make(config, config_, view_ or asked), on_error=on_error
+            policy,
+            asked,
+            make=lambda config_, view_: make(config, config_, view_ or asked),
+            figures=Uncounted(policy),
+            on_error=on_error,
         )
         self.queue = WorkerQueue(
             hosted,
