@@ -31,6 +31,8 @@ Send = Callable[[Message], Awaitable[None]]
 _WATCH_AFTER_S = 0.02
 """Most requests that take less need nobody to watch whether their client is still there."""
 _JSON = b"json"
+_LONGEST_OUTPUT = 4096
+"""What a request may produce that sets no limit: tokens that a first guess counts with."""
 
 
 class ClientGoneError(Exception):
@@ -104,7 +106,7 @@ class GatewayApp:
                 id=f"{self._run}-{next(self._number)}",
                 client=client,
                 input_tokens=estimates.prompt(ask),
-                max_output=ask.limit or reserve,
+                max_output=ask.limit or max(reserve, _LONGEST_OUTPUT),
                 blocks=ask.blocks,
             )
             turn = fleet.enter(request, reserve)
