@@ -137,6 +137,13 @@ def test_a_body_that_is_too_large_is_a_413(front: Running) -> None:
     assert chunked.status_code == 413
 
 
+def test_a_large_body_reaches_the_worker_whole(front: Running, worker: Process) -> None:
+    """Eight megabytes of prompt are computed to the last word."""
+    before = httpx.get(f"{worker.url}/mock").json()["prompt_tokens"]
+    assert ask(front, prompt="word " * (8 << 20 >> 2), max_tokens=1).status_code == 200
+    assert httpx.get(f"{worker.url}/mock").json()["prompt_tokens"] - before == 8 << 20 >> 2
+
+
 def test_the_workers_refusal_is_passed_on_and_costs_nothing(front: Running) -> None:
     """A 400 of the worker reaches the client as it is; the client is not charged."""
     before = front.settled()
