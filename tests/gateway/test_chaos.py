@@ -1,6 +1,6 @@
 """Everything at once: workers killed, clients that vanish, stop reading, shout nonsense and invent names.
 
-FAIRPREFIX_CHAOS_S says for how many seconds (default 8; sixty in `make test-gateway`, ten minutes in `make nightly`).
+FAIRPREFIX_CHAOS_S says for how many seconds: 8, or sixty in `make test-gateway`, ten minutes in `make nightly`.
 Afterwards nothing is left over: no place in a window, no entry in a queue, no memory that grew with the noise.
 """
 
@@ -109,8 +109,9 @@ class Chaos:
             self._count("large", answer.status, (413,))
         await asyncio.sleep(1)
 
-    async def _slow(self, _session: aiohttp.ClientSession) -> None:
+    async def _slow(self, session: aiohttp.ClientSession) -> None:
         """Ask for a long stream, and read next to nothing of it."""
+        del session  # a connection of its own
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1024)
         body = b'{"prompt": "x", "max_tokens": 3000, "stream": true}'
         writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
@@ -143,7 +144,9 @@ def test_chaos_leaves_nothing_behind(tmp_path: object) -> None:
         urls = [f"{worker.url},window=16" for worker in workers]
         front = stack.enter_context(gateway(*urls, options=("--trust", "127.0.0.1")))
         memory = psutil.Process(front.process.pid)
-        asyncio.run(Chaos(front, time.monotonic() + min(SECONDS / 2, 20)).run())  # until caches and tables are full
+        asyncio.run(
+            Chaos(front, time.monotonic() + min(SECONDS / 2, 20)).run()
+        )  # until caches and tables are full
         before = memory.memory_info().rss
         until = time.monotonic() + SECONDS
 
