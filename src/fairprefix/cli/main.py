@@ -16,6 +16,7 @@ from fairprefix.cli import (
     config,
     demo,
     doctor,
+    gateway,
     model,
     paper,
     replay,
@@ -35,6 +36,7 @@ COMMANDS = (
     config,
     model,
     serve,
+    gateway,
     demo,
     paper,
     bench,
@@ -57,6 +59,7 @@ examples:
   fairprefix replay run.jsonl --policy lpm         where would LPM have decided otherwise?
   fairprefix verify my_module:make_policy          does your own policy keep its promises?
   fairprefix serve random                          a model behind OpenAI's API, on this machine
+  fairprefix gateway --worker http://HOST:8000     any engine, shared out fairly from in front of it
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
   fairprefix model get smollm2                     a small model for the engine to serve
