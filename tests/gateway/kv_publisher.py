@@ -111,7 +111,7 @@ class Publisher:
         while True:
             try:
                 return Publisher(self.form, ports=self.ports, topic=self.topic)
-            except zmq.ZMQError:  # sockets are closed in the background
+            except zmq.ZMQError:  # noqa: PERF203 (sockets are closed in the background)
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
@@ -134,4 +134,4 @@ class Publisher:
 
 def _bound(socket: zmq.asyncio.Socket, port: int) -> int:
     socket.bind(f"tcp://127.0.0.1:{port or '*'}")
-    return int(socket.last_endpoint.rsplit(b":", 1)[1])
+    return int(socket.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])

@@ -1,4 +1,4 @@
-"""A worker's event stream over real sockets: gaps, replays, restarts, garbage, and an index that is never wrong."""
+"""A worker's event stream over real sockets: gaps, replays, restarts, garbage; the index is never wrong."""
 
 from __future__ import annotations
 
@@ -16,21 +16,10 @@ from fairprefix.core.router_config import RouterConfig
 from fairprefix.gateway.kv_events.chain import names_of
 from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed, following
 from tests.gateway.kv_publisher import CLEARED, Cache, Form, Publisher, removed, stored
+from tests.gateway.waiting import soon
 
 PROMPT = list(range(100, 112))
 NAMES = names_of(PROMPT, 4)
-
-
-async def soon(condition: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(20) if hasattr(asyncio, "timeout") else _no_limit():
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def _no_limit() -> AsyncIterator[None]:
-    yield
 
 
 @asynccontextmanager
@@ -268,5 +257,3 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message
     """The error names the field."""
     with pytest.raises(ConfigError, match=message):
         FeedConfig(**settings)
-
-

@@ -3,6 +3,9 @@
 The engine's block size and the index's need not be the same. A block of the index is cached from the moment at
 which the engine's block that completes it is stored, until that one is removed: engines evict the end of a prompt
 before its beginning, so whoever holds the end of a block holds all of it.
+
+vLLM may hold a block twice, and then reports both, and the removal of each; on request it also reports again what
+was cached before. To be never wrong, one removal counts for all reports.
 """
 
 from __future__ import annotations
@@ -48,11 +51,9 @@ class BlockMap:
     over_limit: int = field(default=0, init=False)
     """Blocks beyond the limit."""
     elsewhere: int = field(default=0, init=False)
-    """Blocks in slower memory, or in caches that do not say what a prompt shares."""
+    """Blocks in slower memory, or that not every prompt with these tokens shares."""
     _nodes: dict[BlockId, bytes | Node] = field(factory=dict, init=False)
     """By the engine's hash: its name in the index, where one block of the engine is one of the index."""
-    _copies: dict[BlockId, int] = field(factory=dict, init=False)
-    """How many more times a block is cached than once: vLLM does not merge equal ones."""
     _group: int | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -61,7 +62,6 @@ class BlockMap:
     def clear(self) -> None:
         """Forget everything."""
         self._nodes.clear()
-        self._copies.clear()
 
     def stored(self, event: Stored) -> list[bytes]:
         """Take in stored blocks; return the blocks of the index that are cached now and were not before."""
@@ -81,8 +81,8 @@ class BlockMap:
                 node = Node(fold(node.digest, event.extras[number]), node.rest, _NO_NAMES)
             node = self._after(node, packed[number * width : (number + 1) * width])
             if id in self._nodes:
-                self._copies[id] = self._copies.get(id, 0) + 1
-            elif len(self._nodes) >= self.limit:
+                continue
+            if len(self._nodes) >= self.limit:
                 self.over_limit += 1
             else:
                 plain = not node.rest and node.completed == (node.digest,)
@@ -96,11 +96,6 @@ class BlockMap:
         if not event.on_device or event.group != (self._group or 0):
             return gone
         for id in event.ids:
-            copies = self._copies.pop(id, 0)
-            if copies > 1:
-                self._copies[id] = copies - 1
-            if copies:
-                continue
             node = self._nodes.pop(id, None)
             if isinstance(node, bytes):
                 gone.append(node)
@@ -109,7 +104,7 @@ class BlockMap:
         return gone
 
     def _counts(self, event: Stored) -> bool:
-        if not event.on_device or not event.full_attention:
+        if not event.on_device or not event.shared:
             return False
         if self._group is None:
             self._group = event.group

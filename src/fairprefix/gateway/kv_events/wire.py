@@ -24,6 +24,7 @@ _REMOVED = ("block_hashes", "medium", "group_idx")
 _BATCH = ("ts", "events", "data_parallel_rank")
 _DEVICE = "GPU"
 _FULL_ATTENTION = "full"
+_TOKENS = 1 << 32
 
 
 class WireError(ValueError):
@@ -47,8 +48,10 @@ class Stored:
     on_device: bool = True
     """Whether it is in the memory that the engine computes in, and not in a slower one."""
     group: int = 0
-    """Which of the caches of a hybrid model; only those of full attention say what a prompt shares."""
-    full_attention: bool = True
+    """Which of the caches of a hybrid model."""
+    shared: bool = True
+    """Whether any prompt that begins so can use it: not so in a cache of a sliding window, and not for blocks
+    under a salt whose hashes do not depend on it (SGLang)."""
 
 
 @frozen
@@ -76,7 +79,7 @@ class Batch:
     rank: int | None
     """The data-parallel rank that it came from, if the engine says."""
     unknown: int
-    """Events of kinds that are not known here."""
+    """Events that are not understood, and that stored something if they are of a known kind."""
 
 
 def decode(payload: bytes) -> Batch:
@@ -123,28 +126,26 @@ def _event(value: Any) -> Event | None:  # noqa: ANN401 (read from the wire)
     return Cleared() if kind == "AllBlocksCleared" else None
 
 
-def _stored(named: Mapping[str, Any]) -> Stored:
+def _stored(named: Mapping[str, Any]) -> Stored | None:
+    """Return an event; None if it does not say in a known way what was stored: then that is not known."""
     ids, tokens, size = _ids(named), named.get("token_ids"), named.get("block_size")
-    if not isinstance(size, int) or size < 1:
-        raise WireError(f"BlockStored: block_size = {size!r}, expected an integer >= 1")
-    if not isinstance(tokens, list) or len(tokens) != size * len(ids):
-        raise WireError(f"BlockStored: token_ids do not fill {len(ids)} blocks of {size} tokens")
-    if not all(type(token) is int and 0 <= token < 1 << 32 for token in tokens):
-        raise WireError("BlockStored: token_ids are not all integers of 32 bits")
-    parent = named.get("parent_block_hash")
+    parent, kind = named.get("parent_block_hash"), named.get("kv_cache_spec_kind")
+    if not isinstance(size, int) or not isinstance(tokens, list) or len(tokens) != size * len(ids) or not ids:
+        return None
+    if not all(type(token) is int and 0 <= token < _TOKENS for token in tokens):
+        return None  # speculative decoding in SGLang: pairs of tokens
     if parent is not None and not isinstance(parent, int | bytes):
-        raise WireError(f"BlockStored: parent_block_hash = {type(parent).__name__}, expected an integer or bytes")
-    kind = named.get("kv_cache_spec_kind")
+        return None
     return Stored(
         ids,
         parent,
         tokens,
         size,
         _adapter(named),
-        _extras(named, len(ids), parent),
-        _on_device(named),
-        _group(named),
-        not isinstance(kind, str) or _FULL_ATTENTION in kind.lower(),
+        _extras(named, len(ids)),
+        on_device=_on_device(named),
+        group=_group(named),
+        shared=named.get("cache_salt") is None and (not isinstance(kind, str) or _FULL_ATTENTION in kind.lower()),
     )
 
 
@@ -163,15 +164,13 @@ def _adapter(named: Mapping[str, Any]) -> str:
     return "" if number is None else f"#{number}"
 
 
-def _extras(named: Mapping[str, Any], blocks: int, parent: BlockId | None) -> Sequence[Any]:
+def _extras(named: Mapping[str, Any], blocks: int) -> Sequence[Any]:
     """Return what each block depends on beside its tokens and the adapter."""
-    keys, salt, name = named.get("extra_keys"), named.get("cache_salt"), named.get("lora_name")
-    if isinstance(keys, list) and len(keys) == blocks:
-        extras = [[key for key in block if key != name] if isinstance(block, list) else [] for block in keys]
-        return extras if any(extras) else ()
-    if isinstance(salt, str) and parent is None:
-        return [[salt]] + [[]] * (blocks - 1)
-    return ()
+    keys, name = named.get("extra_keys"), named.get("lora_name")
+    if not isinstance(keys, list) or len(keys) != blocks:
+        return ()
+    extras = [[key for key in block if key != name] if isinstance(block, list) else [] for block in keys]
+    return extras if any(extras) else ()
 
 
 def _on_device(named: Mapping[str, Any]) -> bool:
