@@ -112,8 +112,12 @@ class LedgerSync:
             await asyncio.sleep(seconds)
             return
         await asyncio.sleep(min(shortest, seconds))
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(seconds - shortest, 0))
+        # Not `wait_for`, which may lose a cancellation before Python 3.12.
+        alarm = asyncio.get_running_loop().call_later(max(seconds - shortest, 0), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
 
     async def _report_all(self) -> bool:
         """Report for every worker; return whether Redis has answered."""
