@@ -70,6 +70,15 @@ class HostedPolicy:
         """Requests that are not finished."""
         return len(self._live)
 
+    def deficit(self, client: Client) -> int | None:
+        """Return a client's deficit counter; None where the policy keeps none."""
+        return self._policy.deficit(client) if isinstance(self._policy, DLPM) and not self.failed else None
+
+    @property
+    def rounds(self) -> int | None:
+        """Refill rounds so far; None where the policy has none."""
+        return self._policy.rounds if isinstance(self._policy, DLPM) and not self.failed else None
+
     def samples(self) -> list[Sample]:
         """Return every figure, for metrics."""
         samples = list(self.figures.samples())
