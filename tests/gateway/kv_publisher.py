@@ -24,12 +24,12 @@ class Cache:
         self.held: set[BlockHash] = set()
         self.cleared_times = 0
 
-    def stored(self, worker: str, blocks: Any) -> None:  # noqa: ANN401, ARG002
+    def stored(self, worker: str, blocks: Any, namespace: str = "") -> None:  # noqa: ANN401, ARG002
         """Add blocks, each of which is new."""
         assert not self.held & set(blocks)
         self.held |= set(blocks)
 
-    def removed(self, worker: str, blocks: Any) -> None:  # noqa: ANN401, ARG002
+    def removed(self, worker: str, blocks: Any, namespace: str = "") -> None:  # noqa: ANN401, ARG002
         """Remove blocks, each of which was there."""
         assert self.held >= set(blocks)
         self.held -= set(blocks)
@@ -83,11 +83,11 @@ class Publisher:
         self.ports = _bound(self._pub, ports[0]), _bound(self._router, ports[1])
         self._task = asyncio.ensure_future(self._serve())
 
-    def feed(self, cache: Cache, **settings: Any) -> KvEventFeed:  # noqa: ANN401
+    def feed(self, **settings: Any) -> KvEventFeed:  # noqa: ANN401
         """Return a feed that follows this publisher."""
         events, replay = (f"tcp://127.0.0.1:{port}" for port in self.ports)
         settings = {"replay": replay, "topic": "kv", "block_size": 4, "replay_timeout_s": 0.5, **settings}
-        return KvEventFeed("w", FeedConfig(endpoint=events, **settings), cache)
+        return KvEventFeed("w", FeedConfig(endpoint=events, **settings))
 
     def keep(self, *events: dict[str, Any]) -> bytes:
         """Make the next batch, which nobody gets unless it is replayed."""

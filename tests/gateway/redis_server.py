@@ -53,7 +53,7 @@ class RedisServer:
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
+            except OSError:  # noqa: PERF203 (it is about to start)
                 time.sleep(0.02)
             else:
                 return

@@ -14,7 +14,8 @@ from fairprefix.core.request import Request
 from fairprefix.core.router_catalog import make_router
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.gateway.kv_events.chain import names_of
-from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed, following
+from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed
+from tests.gateway.kv_following import following
 from tests.gateway.kv_publisher import CLEARED, Cache, Form, Publisher, removed, stored
 from tests.gateway.waiting import soon
 
@@ -26,9 +27,9 @@ NAMES = names_of(PROMPT, 4)
 async def followed(publisher: Publisher, **settings: Any) -> AsyncIterator[tuple[KvEventFeed, Cache]]:  # noqa: ANN401
     """Follow a publisher; both are gone afterwards."""
     cache = Cache()
-    feed = publisher.feed(cache, **settings)
+    feed = publisher.feed(**settings)
     try:
-        async with following([feed]):
+        async with following([feed], [cache]):
             await soon(lambda: feed.figures.connected and publisher.asked)
             await asyncio.sleep(0.05)  # the publisher has to learn of the subscription
             yield feed, cache
@@ -139,8 +140,8 @@ def test_a_restarted_worker_begins_with_an_empty_cache(batches_since: int) -> No
     async def story() -> None:
         first = Publisher()
         cache = Cache()
-        feed = first.feed(cache)
-        async with following([feed]):
+        feed = first.feed()
+        async with following([feed], [cache]):
             await soon(lambda: first.asked)
             await asyncio.sleep(0.05)
             for number in range(3):
@@ -229,9 +230,9 @@ def test_a_router_sends_a_prompt_to_who_reported_it() -> None:
         router.worker_joined("w")
         publisher = Publisher()
         endpoint, replay = (f"tcp://127.0.0.1:{port}" for port in publisher.ports)
-        feed = KvEventFeed("w", FeedConfig(endpoint=endpoint, replay=replay, block_size=4), router)
+        feed = KvEventFeed("w", FeedConfig(endpoint=endpoint, replay=replay, block_size=4))
         publisher.keep(stored([11, 12, 13], PROMPT))
-        async with following([feed]):
+        async with following([feed], [router]):
             await soon(lambda: feed.figures.batches)
         await publisher.close()
         for id, prompt, worker, cached in (("r", PROMPT, "w", 11), ("s", [1, *PROMPT], "u", 0)):

@@ -59,7 +59,7 @@ def test_weights_hold_over_two_gateways_with_skewed_ingress(redis: RedisServer) 
                 assert host.sync
                 assert host.sync.figures.gateways == 2
                 assert host.sync.figures.failures == 0
-                assert 0 < host.sync.figures.delta
+                assert host.sync.figures.delta > 0
 
     play(story)
 
@@ -162,7 +162,8 @@ def test_an_answer_that_is_lost_is_not_charged_twice(redis: RedisServer) -> None
         ledger = next(ledger for _, ledger in sync.ledgers())
         assert await sync._report_all()
         await host.close()
-        report, answers = ledger.write(), []
+        report = ledger.write()
+        answers: list[list[int]] = []
         ledger.read = answers.append  # type: ignore[method-assign,assignment]  # the answer is lost
         for _ in range(3):
             assert await sync._report_all()

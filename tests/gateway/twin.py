@@ -1,4 +1,4 @@
-"""Two small gateways in front of one worker: queues under a shared ledger, real time, a real Redis between them."""
+"""Two small gateways in front of one worker: queues under a shared ledger, real time, a real Redis."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Host:
 
     def __init__(self, worker: Worker, redis: RedisConfig | None, window: int = 4) -> None:
         self.troubles: list[str] = []
-        self.sync = LedgerSync(redis, lambda _worker: self.pump(), self.troubles.append) if redis else None
+        self.sync = LedgerSync(redis, self.troubles.append) if redis else None
         self.policy: Policy = self.sync.policy("w", CONFIG) if self.sync else make_policy(CONFIG)
         self._worker = worker
         self._window = window
@@ -54,6 +54,11 @@ class Host:
         """Keep a client backlogged from now on."""
         for _ in range(depth):
             self._arrive(client)
+        self.pump()
+
+    def changed(self, worker: str) -> None:
+        """Hear of new balances."""
+        assert worker == "w"
         self.pump()
 
     def pump(self) -> None:
@@ -87,7 +92,7 @@ class Host:
 @asynccontextmanager
 async def running(*hosts: Host) -> AsyncIterator[None]:
     """Run hosts for as long as the context lasts."""
-    tasks = [asyncio.ensure_future(host.sync.run()) for host in hosts if host.sync]
+    tasks = [asyncio.ensure_future(host.sync.run(host.changed)) for host in hosts if host.sync]
     try:
         yield
     finally:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from fairprefix.gateway.kv_events.chain import names_of
-from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed, following
+from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed
+from tests.gateway.kv_following import following
 from tests.gateway.kv_publisher import Cache
 from tests.gateway.waiting import soon
 from tests.vllm.server import Server, free_port
@@ -78,13 +79,12 @@ def test_a_client_stays_at_one_rank_until_its_quantum_is_spent(server: Server, p
                 topic="kv-events",
                 block_size=BLOCK,
             ),
-            cache,
         )
-        for rank, cache in enumerate(caches)
+        for rank in range(2)
     ]
 
     async def story() -> None:
-        async with following(feeds):
+        async with following(feeds, caches):
             for _ in range(2):
                 for client, prompt in PROMPTS.items():
                     await asyncio.to_thread(complete, server, client, prompt, **{"X-data-parallel-rank": "1"})
@@ -110,14 +110,14 @@ def test_who_connects_late_learns_all_from_the_replay(server: Server, ports: tup
     wanted = blocks(server, prompt)
     caches = [Cache(), Cache()]
     feeds = []
-    for rank, cache in enumerate(caches):
+    for rank in range(2):
         addresses = [f"tcp://127.0.0.1:{port + rank}" for port in ports]
         feeds.append(
-            KvEventFeed(str(rank), FeedConfig(endpoint=addresses[0], replay=addresses[1], block_size=BLOCK), cache)
+            KvEventFeed(str(rank), FeedConfig(endpoint=addresses[0], replay=addresses[1], block_size=BLOCK))
         )
 
     async def story() -> None:
-        async with following(feeds):
+        async with following(feeds, caches):
             await soon(lambda: any(wanted <= cache.held for cache in caches))
             assert sum(feed.figures.replayed for feed in feeds) > 0
 

@@ -74,7 +74,9 @@ class AdminApp:
         return name in self._hosts
 
     def _state(self) -> tuple[str, bytes]:
-        return "application/json", orjson.dumps(describe(self._gateway.fleet, self._gateway.callers.spoofed))
+        gateway = self._gateway
+        state = describe(gateway.fleet, gateway.callers.spoofed, events=gateway.events, ledgers=gateway.ledgers)
+        return "application/json", orjson.dumps(state)
 
     def _metrics(self) -> tuple[str, bytes]:
         registry = CollectorRegistry()
@@ -91,11 +93,12 @@ def samples(gateway: Gateway) -> Iterator[Sample]:
         if deficit is not None:
             help = "Deficit counter over all queues, in service units."
             yield Sample("fairprefix_deficit_tokens", help, deficit, {"fairness_id": name})
-    bound = bound_of(fleet)
+    bound = bound_of(fleet) if gateway.ledgers is None else None
     if bound:
         help = "Largest gap divided by its bound."
         yield Sample("fairprefix_bound_ratio", help, float(fleet.tally.gap) / bound, {"bound": "a_posteriori"})
     yield from _of_workers(gateway)
+    yield from _of_sharing(gateway)
     for name, text, value in (
         ("retries_total", "Requests that were sent again.", fleet.retries),
         ("spoofed_identity_total", "Requests of untrusted peers that named a client.", gateway.callers.spoofed),
@@ -130,6 +133,18 @@ def _of_workers(gateway: Gateway) -> Iterator[Sample]:
         rounds = queue.policy.rounds
         if rounds is not None:
             yield Sample("fairprefix_quantum_refills_total", "Refill rounds.", rounds, labels, "counter")
+
+
+def _of_sharing(gateway: Gateway) -> Iterator[Sample]:
+    """Yield how well this gateway knows of its workers' caches, and of other gateways."""
+    for feed in gateway.events:
+        for name, value in feed.state().items():
+            yield Sample(
+                f"fairprefix_kv_events_{name}", "A worker's cache events.", value, {"worker": feed.worker}
+            )
+    if gateway.ledgers is not None:
+        for name, figure in gateway.ledgers.state().items():
+            yield Sample(f"fairprefix_sharing_{name}", "The ledger that gateways share.", figure)
 
 
 async def _respond(send: Send, status: int, kind: str, body: bytes) -> None:

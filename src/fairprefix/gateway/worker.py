@@ -12,7 +12,7 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import AskedPrefixes, Prefixes
 from fairprefix.core.request import Request
-from fairprefix.core.run_index import ApproximateIndex
+from fairprefix.gateway.cacheview import CacheView
 from fairprefix.gateway.config import WorkerConfig
 from fairprefix.gateway.queue import WorkerQueue
 from fairprefix.gateway.turn import Turn
@@ -36,34 +36,6 @@ class WorkerCounts:
     def hit_rate(self) -> float:
         """Cached tokens as a share of prompt tokens."""
         return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
-
-
-class CacheView:
-    """How much of a prompt one worker is taken to have cached: what was let in, least recently used first out.
-
-    Args:
-        blocks: capacity.
-        block_size: tokens per block.
-    """
-
-    def __init__(self, blocks: int, block_size: int) -> None:
-        self._index = ApproximateIndex()
-        self._index.open(0, blocks)
-        self._block_size = block_size
-
-    def cached(self, request: Request) -> int:
-        """Return the cached tokens of a prompt, whose last token is always computed."""
-        matched = self._index.match(request.blocks, request.namespace, 1)[0] if request.blocks else 0
-        return min(matched * self._block_size, request.input_tokens - 1)
-
-    def let_in(self, request: Request) -> None:
-        """Note that a prompt is computed."""
-        if request.blocks:
-            self._index.sent(0, request.blocks, request.namespace)
-
-    def clear(self) -> None:
-        """Note that the worker has begun anew."""
-        self._index.clear(0)
 
 
 class Worker:

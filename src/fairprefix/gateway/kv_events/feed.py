@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from math import inf
 from time import monotonic
-from typing import Protocol
 
 import zmq
 import zmq.asyncio
@@ -19,8 +18,8 @@ from attrs import asdict, define, field, frozen
 from zmq.utils.monitor import parse_monitor_message
 
 from fairprefix.core.errors import at_least, reject
-from fairprefix.core.request import BlockHash
 from fairprefix.core.routing import WorkerName
+from fairprefix.gateway.feed import CacheIndex
 from fairprefix.gateway.kv_events.blocks import BlockMap
 from fairprefix.gateway.kv_events.numbering import Numbering, Verdict
 from fairprefix.gateway.kv_events.wire import Batch, Cleared, Removed, Stored, WireError, decode
@@ -32,22 +31,6 @@ _BATCHES_AT_ONCE = 64
 _RECONNECT_MOST_MS = 2_000
 _HEARTBEAT_MS = 5_000
 _BETWEEN_REPLAYS_S = 0.1
-
-
-class Sink(Protocol):
-    """Who is told; every router of this package is one."""
-
-    def stored(self, worker: WorkerName, blocks: Sequence[BlockHash]) -> None:
-        """Note that a worker has cached blocks."""
-        ...
-
-    def removed(self, worker: WorkerName, blocks: Sequence[BlockHash]) -> None:
-        """Note that a worker has evicted blocks."""
-        ...
-
-    def cleared(self, worker: WorkerName) -> None:
-        """Note that a worker's cache is empty."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -115,7 +98,6 @@ class KvEventFeed:
 
     worker: WorkerName
     config: FeedConfig
-    sink: Sink
     figures: FeedFigures = field(factory=FeedFigures, init=False)
     on_trouble: Callable[[str], None] = lambda _text: None
     """Told in one sentence whenever something had to be dropped."""
@@ -125,6 +107,7 @@ class KvEventFeed:
     _fresh: bool = field(default=True, init=False)
     """Whether nothing is known of the worker: then nothing can be wrong, whatever was missed."""
     _asked_at: float = field(default=-inf, init=False)
+    _index: CacheIndex = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing known."""
@@ -142,8 +125,9 @@ class KvEventFeed:
             "elsewhere": blocks.elsewhere,
         }
 
-    async def run(self) -> None:
+    async def run(self, index: CacheIndex) -> None:
         """Follow the stream, across restarts of the worker, until cancelled."""
+        self._index = index
         socket = self._socket(zmq.SUB)
         socket.subscribe(self.config.topic)
         monitor = socket.get_monitor_socket(_WATCHED)
@@ -291,11 +275,11 @@ class KvEventFeed:
             if isinstance(event, Stored):
                 fresh = self._blocks.stored(event)
                 if fresh:
-                    self.sink.stored(self.worker, fresh)
+                    self._index.stored(self.worker, fresh)
             elif isinstance(event, Removed):
                 gone = self._blocks.removed(event)
                 if gone:
-                    self.sink.removed(self.worker, gone)
+                    self._index.removed(self.worker, gone)
             elif isinstance(event, Cleared):
                 self._drop()
 
@@ -308,7 +292,7 @@ class KvEventFeed:
 
     def _drop(self) -> None:
         self._blocks.clear()
-        self.sink.cleared(self.worker)
+        self._index.cleared(self.worker)
 
     def _socket(self, kind: int) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
@@ -321,15 +305,3 @@ class KvEventFeed:
 
 def _number(frame: bytes) -> int | None:
     return int.from_bytes(frame, "big") if len(frame) == _NUMBER_BYTES else None
-
-
-@contextlib.asynccontextmanager
-async def following(feeds: Sequence[KvEventFeed]) -> AsyncIterator[None]:
-    """Follow streams for as long as the context lasts."""
-    tasks = [asyncio.create_task(feed.run(), name=f"kv-events {feed.worker}") for feed in feeds]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -58,20 +58,18 @@ class LedgerSync:
 
     Args:
         config: where Redis is.
-        changed: told of a worker whose balances have changed: its queue may let somebody in now.
         on_trouble: told in one sentence when Redis is lost, and when it is back.
     """
 
     def __init__(
         self,
         config: RedisConfig,
-        changed: Callable[[WorkerName], None],
         on_trouble: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.config = config
         self.figures = SharingFigures()
         self.name = f"{socket.gethostname()}/{uuid4().hex[:12]}"
-        self._changed = changed
+        self._changed: Callable[[WorkerName], None] = lambda _worker: None
         self._on_trouble = on_trouble
         self._ledgers: dict[WorkerName, ReplicaLedger] = {}
         self._rounds: dict[WorkerName, int] = {}
@@ -93,8 +91,17 @@ class LedgerSync:
         """Yield the copies by worker."""
         yield from self._ledgers.items()
 
-    async def run(self) -> None:
-        """Report until cancelled."""
+    def state(self) -> dict[str, int | float | bool]:
+        """Return the figures, as plain data."""
+        return attrs.asdict(self.figures)
+
+    async def run(self, changed: Callable[[WorkerName], None]) -> None:
+        """Report until cancelled.
+
+        Args:
+            changed: told of a worker whose balances may have changed: its queue may let somebody in now.
+        """
+        self._changed = changed
         wait, interval = 0.0, self.config.interval_ms / 1000
         try:
             while True:
