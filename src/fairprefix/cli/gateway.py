@@ -163,7 +163,7 @@ def _announce(settings: Settings, public: str, admin: str) -> None:
     print(
         f"fairprefix: gateway at {public}/v1 to {len(workers)} workers{inside}, "
         f"{settings.router.router} over queues under {settings.policy.policy}\n"
-        f"fairprefix: figures at {admin}/metrics, state at {admin}/admin/state\n"
+        f"fairprefix: figures at {admin}/metrics, state at {admin}/admin/state, live at {admin}/ui\n"
         "fairprefix: clients are told apart by "
         f"{' and '.join(told) or 'nothing: all requests count as one (see --trust, [[keys]])'}",
         flush=True,

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 
+from fairprefix.gateway import ui
 from fairprefix.gateway.gateway import Gateway
 from fairprefix.gateway.view import bound_of, deficit_of, describe
 from fairprefix.hosting import Sample
@@ -24,11 +25,11 @@ _LOCAL = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
 class AdminApp:
-    """An ASGI application: `/metrics`, `/admin/state`, `/health`, and further pages.
+    """An ASGI application: `/metrics`, `/admin/state`, `/health`, `/ui`.
 
     Args:
         gateway: whose figures are shown.
-        pages: by path.
+        pages: further ones by path; by default the live page.
     """
 
     def __init__(self, gateway: Gateway, pages: Mapping[str, Page] | None = None) -> None:
@@ -40,7 +41,7 @@ class AdminApp:
             "/admin/state": self._state,
             "/metrics": self._metrics,
             "/health": lambda: ("application/json", b'{"status":"ok"}'),
-            **(pages or {}),
+            **(ui.pages() if pages is None else pages),
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -153,6 +154,7 @@ async def _respond(send: Send, status: int, kind: str, body: bytes) -> None:
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", ui.POLICY.encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
