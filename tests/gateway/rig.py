@@ -129,7 +129,7 @@ def gateway(
 def _started(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FAIRPREFIX")}
     with subprocess.Popen(  # noqa: S603 (our own commands)
-        command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment
+        command, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from fairprefix.core.request import Request
 from fairprefix.gateway.ask import Ask, read_ask
@@ -30,6 +31,8 @@ Send = Callable[[Message], Awaitable[None]]
 _WATCH_AFTER_S = 0.02
 """Most requests that take less need nobody to watch whether their client is still there."""
 _JSON = b"json"
+_LONGEST_OUTPUT = 4096
+"""What a request may produce that sets no limit: tokens that a first guess counts with."""
 
 
 class ClientGoneError(Exception):
@@ -46,6 +49,9 @@ class GatewayApp:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._settings = gateway.settings.gateway
+        self._run = token_hex(4)
+        """Makes the ids of requests different from those of earlier runs."""
+        self._number = count()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -97,10 +103,10 @@ class GatewayApp:
             fleet.check_room(client)
             reserve = estimates.output(ask, client)
             request = Request(
-                id=uuid4().hex,
+                id=f"{self._run}-{next(self._number)}",
                 client=client,
                 input_tokens=estimates.prompt(ask),
-                max_output=ask.limit or reserve,
+                max_output=ask.limit or max(reserve, _LONGEST_OUTPUT),
                 blocks=ask.blocks,
             )
             turn = fleet.enter(request, reserve)

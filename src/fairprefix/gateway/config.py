@@ -172,7 +172,7 @@ class GatewayConfig:
     """File in which deficits and debts survive a restart, or redis:NAME; without one they do not."""
     state_interval_s: float = 5.0
     tokenizer: str = ""
-    """Folder with the model's tokenizer.json and, for chats, its template: what the router's index "exact" needs to
+    """Folder with the model's tokenizer.json and, for chats, its template: what the index "exact" needs to
     know which blocks a prompt given as text has."""
     drain_s: int = 30
     """Seconds for requests to finish in after SIGTERM."""

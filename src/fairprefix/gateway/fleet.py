@@ -201,16 +201,15 @@ class Fleet:
         if choice is None:
             raise no_worker()
         turn.worker = choice.worker
-        self.waiting += 1
-        self.tally.queued(request.client, +1)
         self.workers[choice.worker].queue.enter(turn)
+        if turn.place is Place.WAITING:
+            self._count(turn)
 
     def _unbind(self, turn: Turn) -> None:
         """Take a request out of wherever it is, and give back what it was charged."""
         client = turn.request.client
         if turn.place is Place.WAITING:
-            self.waiting -= 1
-            self.tally.queued(client, -1)
+            self._uncount(turn)
         elif turn.place is Place.INSIDE:
             assert turn.receipt is not None
             self.tally.served(client, extend=-turn.receipt.extend, output=-turn.charged_output)
@@ -220,17 +219,27 @@ class Fleet:
         self.workers[turn.worker].queue.withdraw(turn)
         self.router.refund(turn.request.id)
 
+    def _count(self, turn: Turn) -> None:
+        turn.counted = True
+        self.waiting += 1
+        self.tally.queued(turn.request.client, +1)
+
+    def _uncount(self, turn: Turn) -> None:
+        turn.counted = False
+        self.waiting -= 1
+        self.tally.queued(turn.request.client, -1)
+
     def _let_in(self, worker: Worker, turn: Turn) -> None:
         assert turn.receipt is not None
         request = turn.request
-        self.waiting -= 1
         self.tally.let_in(
             request.client,
             extend=turn.receipt.extend,
             reserve=turn.reserve,
             waited_ns=turn.admitted_ns - turn.arrived_ns,
         )
-        self.tally.queued(request.client, -1)
+        if turn.counted:
+            self._uncount(turn)
         worker.view.let_in(request)
 
 

@@ -68,7 +68,7 @@ class WorkerQueue:
         if not self.waiting or not self._room():
             return
         self._report()
-        if self._prefixes is not None:
+        if self._prefixes is not None and len(self.waiting) > 1:
             self._prefixes.refresh()
         self.policy.begin_pass()
         while self.waiting and self._room():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -20,6 +21,7 @@ from fairprefix.gateway.gateway import Gateway
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
+_GARBAGE = (20_000, 20, 50)
 
 
 class Listener(uvicorn.Server):
@@ -90,6 +92,10 @@ async def _serve(
         listeners[0].should_exit = True
         sys.stderr.write(f"fairprefix: stopping; {len(gateway.exchanges)} requests go on to their end\n")
 
+    # What is there now stays: looking it over again and again costs a tenth of the throughput.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop)

@@ -40,6 +40,8 @@ class Turn:
     charged_output: int = 0
     """Output tokens that its client has been charged for this turn inside."""
     admitted_ns: int = 0
+    counted: bool = False
+    """Whether it counts among those that wait."""
     waiter: asyncio.Future[None] | None = None
     """Who waits for it to be let in."""
     lost: Exception | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 import attrs
@@ -11,12 +11,12 @@ from attrs import define
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import AskedPrefixes, Prefixes
-from fairprefix.core.request import Request
+from fairprefix.core.request import Client, Request
 from fairprefix.gateway.cacheview import CacheView
 from fairprefix.gateway.config import WorkerConfig
 from fairprefix.gateway.queue import WorkerQueue
 from fairprefix.gateway.turn import Turn
-from fairprefix.hosting import HostedPolicy
+from fairprefix.hosting import Figures, HostedPolicy
 
 MakePolicy = Callable[[WorkerConfig, PolicyConfig, Prefixes], Policy]
 """Makes the policy of a worker's queue: where a saved one, or one that is shared, comes in."""
@@ -36,6 +36,25 @@ class WorkerCounts:
     def hit_rate(self) -> float:
         """Cached tokens as a share of prompt tokens."""
         return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
+
+
+class Uncounted(Figures):
+    """Counts nothing: a gateway counts over all its queues (`fairprefix.gateway.tally`)."""
+
+    def arrived(self, client: Client) -> None:
+        """Do nothing."""
+
+    def queued(self, client: Client, change: int) -> None:
+        """Do nothing."""
+
+    def admitted(self, client: Client, **figures: int) -> None:
+        """Do nothing."""
+
+    def produced(self, tokens: Mapping[Client, int]) -> None:
+        """Do nothing."""
+
+    def picked(self, nanoseconds: int) -> None:
+        """Do nothing."""
 
 
 class Worker:
@@ -78,7 +97,11 @@ class Worker:
             policy = attrs.evolve(policy, policy="fcfs")
         asked = AskedPrefixes(self.cached)
         hosted = HostedPolicy(
-            policy, asked, make=lambda config_, view_: make(config, config_, view_ or asked), on_error=on_error
+            policy,
+            asked,
+            make=lambda config_, view_: make(config, config_, view_ or asked),
+            figures=Uncounted(policy),
+            on_error=on_error,
         )
         self.queue = WorkerQueue(
             hosted,

@@ -52,7 +52,7 @@ function showTiles(state) {
     tile(short(rate(state, (s) => total(s.clients, "output_tokens"))), "tokens a second"),
     tile(short(state.waiting), "waiting"),
     tile(percent(state.hit_rate), "prefix hit rate"),
-    tile(ratio === null ? "–" : percent(ratio), "largest gap, of its bound", ratio > 1),
+    tile(ratio === null ? "–" : percent(ratio), "gap, of its bound", ratio > 1),
     tile(state.jain === null ? "–" : state.jain.toFixed(3), "Jain's index"),
     tile(`${alive} of ${state.workers.length}`, "workers alive", alive < state.workers.length),
   );
