@@ -98,11 +98,12 @@ def test_a_prompt_goes_where_it_is_cached(
     workers: tuple[Process, Process], model: Path, tmp_path: Path, kind: str
 ) -> None:
     """Whatever form it has: each client is new, and would go to either worker if its prompt were unknown."""
-    body: dict[str, Any] = {
+    bodies: dict[str, dict[str, Any]] = {
         "ids": {"prompt": tokens(31)},
         "text": {"prompt": " ".join(WORDS[:31])},
         "chat": {"messages": [{"role": "user", "content": " ".join(WORDS[:31])}], "path": "chat/completions"},
-    }[kind]
+    }
+    body = bodies[kind]
 
     async def story() -> None:
         publishers = [Publisher(), Publisher("array")]

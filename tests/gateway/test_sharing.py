@@ -49,7 +49,8 @@ async def flood(front: Running, client: str, streams: int, until: asyncio.Event,
 
 async def skewed(one: Running, two: Running, requests: int) -> float:
     """Let nearly all of one client through each gateway; return the ratio of service once it has begun."""
-    until, served = asyncio.Event(), {}  # type: ignore[var-annotated]
+    until = asyncio.Event()
+    served: dict[str, int] = {}
     floods = [
         asyncio.create_task(flood(front, client, streams, until, served))
         for front, client, streams in ((one, "heavy", 18), (one, "light", 2), (two, "light", 18), (two, "heavy", 2))

@@ -45,7 +45,7 @@ export function drawLines(svg, series, span) {
     parts.push(shape("line", { class: "axis", x1: left, x2: width - right, y1: at, y2: at }));
     parts.push(shape("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, short(most * share / 1.08)));
   }
-  parts.push(shape("text", { x: left, y: height - 4 }, `${Math.round(span / 60)} min ago`));
+  parts.push(shape("text", { x: left, y: height - 4 }, span < 120 ? `${Math.round(span)} s ago` : `${Math.round(span / 60)} min ago`));
   parts.push(shape("text", { x: width - right, y: height - 4, "text-anchor": "end" }, "now"));
   for (const one of series) parts.push(shape("path", { class: one.name, d: line(one.points, x, y) }));
   svg.replaceChildren(...parts);

@@ -5,6 +5,7 @@ import { drawLines, drawSpark, shape, short } from "/ui/chart.js";
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
 const SPAN_S = 300;
+const LEAST_SPAN_S = 60;
 const ROWS = 50;
 const SPARKS = 120;
 
@@ -121,8 +122,9 @@ function showWorkers(state) {
 function showGap(state) {
   history.push([state.time, state.gap, state.bound]);
   while (history[0][0] < state.time - SPAN_S) history.shift();
+  const span = Math.min(Math.max(state.time - history[0][0], LEAST_SPAN_S), SPAN_S);
   const points = (index) => history.map((row) => [row[0], row[index]]);
-  drawLines($("gap"), [{ name: "bound", points: points(2) }, { name: "gap", points: points(1) }], SPAN_S);
+  drawLines($("gap"), [{ name: "bound", points: points(2) }, { name: "gap", points: points(1) }], span);
 }
 
 function showSharing(sharing) {
