@@ -2,8 +2,8 @@
 
     make bench-gateway        # installs both routers into an environment of their own (.venv-routers)
 
-Two static backends answer at once; prompts are chats of 2,000 characters that share 16 beginnings. Printed, as medians
-over the rounds, each of which measures everybody in turn:
+Two static backends answer at once; prompts are chats of 2,000 characters that share 16 beginnings. Printed, as
+medians over the rounds, each of which measures everybody in turn:
 
 * p50 of a request when there is one at a time, and how much of it was added to asking the backend directly;
 * processor time of the router's process per request when there are 16 at a time: its inverse is the throughput per
@@ -33,8 +33,9 @@ CHUNKS = 256
 TICKS = os.sysconf("SC_CLK_TCK")
 HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
 USAGE = {"prompt_tokens": 500, "completion_tokens": 16, "total_tokens": 516}
+MESSAGE = {"role": "assistant", "content": "hi"}
 ANSWER = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "usage": USAGE,
-          "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}]}  # fmt: skip
+          "choices": [{"index": 0, "finish_reason": "stop", "message": MESSAGE}]}  # fmt: skip
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m",
          "choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]}  # fmt: skip
 
@@ -48,7 +49,9 @@ async def backend(scope: Message, receive: Callable[[], Awaitable[Message]], sen
         if not message.get("more_body"):
             break
     if b'"stream":true' in raw.replace(b" ", b""):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+        )
         for _ in range(CHUNKS):
             await send({"type": "http.response.body", "body": b"data: %s\n\n" % _BYTES, "more_body": True})
             await asyncio.sleep(0.001)
@@ -180,7 +183,8 @@ def main(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         ports = [free_port(), free_port()]
         pids = [
-            stack.enter_context(running([sys.executable, __file__, "--backend", str(port)], port)) for port in ports
+            stack.enter_context(running([sys.executable, __file__, "--backend", str(port)], port))
+            for port in ports
         ]
         servers = {"backend directly": (ports[0], pids[0])}
         for name, (command, port) in commands([f"http://127.0.0.1:{port}" for port in ports]).items():

@@ -1,8 +1,8 @@
 """What a light client gets beside one with 60 streams, on three workers that are first-come-first-served inside.
 
     make bench-gateway-fairness
-    python benchmarks/gateway_fairness.py             # workers that take an engine's time, and compute nothing
-    python benchmarks/gateway_fairness.py --engine    # the reference engine with a model, on the processor
+    python -m benchmarks.gateway_fairness             # workers that take an engine's time, and compute nothing
+    python -m benchmarks.gateway_fairness --engine    # the reference engine with a model, on the processor
 
 One client keeps 60 requests under way, two keep 3 each, for the same time in every arrangement:
 
@@ -25,7 +25,8 @@ from pathlib import Path
 
 import aiohttp
 from attrs import define
-from gateway import ROUTERS, free_port, running
+
+from benchmarks.gateway import ROUTERS, free_port, running
 
 MOCK = Path(__file__).parent.parent / "tests" / "gateway" / "mock_worker.py"
 STREAMS = {"heavy": 60, "light": 3, "other": 3}
@@ -78,7 +79,9 @@ class Load:
     async def run(self) -> Figures:
         """Load it for as long as the scale says."""
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+        ) as session:
             tasks = [
                 asyncio.create_task(self._stream(session, name, number))
                 for name, count in STREAMS.items()
@@ -198,7 +201,9 @@ def report(measured: dict[str, Figures]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What a light client gets beside one with 60 streams.")
-    parser.add_argument("--engine", action="store_true", help="the reference engine instead of workers that compute nothing")
+    parser.add_argument(
+        "--engine", action="store_true", help="the reference engine instead of workers that compute nothing"
+    )
     parser.add_argument("--model", default="smollm2", help="for --engine (default: smollm2)")
     parser.add_argument("--seconds", type=float, help="how long to measure each arrangement")
     main(parser.parse_args())

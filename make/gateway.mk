@@ -2,10 +2,13 @@
 
 ROUTERS := .venv-routers
 
-.PHONY: test-gateway bench-gateway bench-gateway-fairness
+.PHONY: test-gateway test-gateway-chaos bench-gateway bench-gateway-fairness
 
 test-gateway: venv services  ## the gateway's tests, with sixty seconds of chaos
 	FAIRPREFIX_CHAOS_S=60 $(BIN)/python -m pytest tests/gateway
+
+test-gateway-chaos: venv  ## the sixty seconds of chaos alone; `make test` has eight, the night ten minutes
+	FAIRPREFIX_CHAOS_S=60 $(BIN)/python -m pytest tests/gateway/test_chaos.py
 
 $(ROUTERS)/installed:
 	$(PYTHON) -m venv $(ROUTERS)
@@ -17,5 +20,5 @@ bench-gateway: venv $(ROUTERS)/installed  ## latency and throughput of the gatew
 	$(BIN)/python benchmarks/gateway.py
 
 bench-gateway-fairness: venv $(ROUTERS)/installed  ## a light client beside sixty streams: gateway and cache_aware routing
-	$(BIN)/python benchmarks/gateway_fairness.py
-	$(BIN)/python benchmarks/gateway_fairness.py --engine
+	$(BIN)/python -m benchmarks.gateway_fairness
+	$(BIN)/python -m benchmarks.gateway_fairness --engine

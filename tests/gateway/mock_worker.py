@@ -2,12 +2,12 @@
 
     python tests/gateway/mock_worker.py --port 0 --slots 8 --step-ms 10 --prefill-us 20
 
-It runs at most `slots` requests at once. A step takes `step-ms`, and `prefill-us` for each prompt token in it that is
-not cached; each running request gets one token a step. Prompts are words, a word is a token; what was computed stays
-cached in blocks of 16 tokens, least recently used first out. Answers are words, too: `tok` as often as asked for.
+It runs at most `slots` requests at once. A step takes `step-ms`, and `prefill-us` for each prompt token in it that
+is not cached; each running request gets one token a step. Prompts are words, a word is a token; what was computed
+stays cached in blocks of 16 tokens, least recently used first out. Answers are words, too: `tok` as often as told.
 
-Fields of a request make it misbehave: `mock_status` (answers with it), `mock_break` (the connection breaks after so
-many tokens), `mock_no_usage`, `mock_stall` (never answers).
+Fields of a request make it misbehave: `mock_status` (answers with it), `mock_break` (the connection breaks after
+so many tokens), `mock_no_usage`.
 """
 
 from __future__ import annotations
@@ -144,21 +144,20 @@ class App:
             await _whole(send, 200, {"path": path, "method": scope["method"], "bytes": len(raw)})
 
     def _metrics(self) -> Iterator[str]:
-        for name, value in (("running", len(self.engine.running)), ("waiting", len(self.engine.waiting))):
-            yield f'# TYPE vllm:num_requests_{name} gauge\nvllm:num_requests_{name}{{model_name="mock"}} {value}.0\n'
+        for state, value in (("running", len(self.engine.running)), ("waiting", len(self.engine.waiting))):
+            name = f"vllm:num_requests_{state}"
+            yield f'# TYPE {name} gauge\n{name}{{model_name="mock"}} {value}.0\n'
 
     async def _generate(
         self,
         body: dict[str, Any],
-        chat: bool,
+        chat: bool,  # noqa: FBT001
         receive: Callable[[], Awaitable[Message]],
-        send: Send,  # noqa: FBT001
+        send: Send,
     ) -> None:
         if body.get("mock_status"):
             await _whole(send, body["mock_status"], {"error": {"message": "as you wish"}})
             return
-        while body.get("mock_stall"):
-            await asyncio.sleep(1)
         text = " ".join(str(m["content"]) for m in body["messages"]) if chat else str(body["prompt"])
         one = Sequence(text.split() or ["empty"], body.get("max_tokens") or 16)
         watch = asyncio.create_task(_until_gone(one, receive))

@@ -1,4 +1,4 @@
-"""Workers that fail, clients that go, queues that fill: nothing is lost, nothing leaks, everything is charged once."""
+"""Workers that fail, clients that go, queues that fill: nothing is lost, nothing leaks, all is charged once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_worker_is_a_503_with_its_reason() -> None:
 
 
 def test_a_failed_answer_is_tried_elsewhere_and_charged_once() -> None:
-    """A 500 of a worker is not the client's: after the last try it gets the worker's own words, and pays nothing."""
+    """A 500 is no fault of the client's: after the last try it gets the worker's own words, and pays nothing."""
     with mock(step_ms=1) as one, mock(step_ms=1) as two, gateway(one.url, two.url, options=TRUST) as front:
         answer = completion(front, mock_status=500)
         assert (answer.status_code, answer.json()) == (500, {"error": {"message": "as you wish"}})
@@ -223,7 +223,7 @@ def test_a_reader_that_stops_reading_is_cut_off() -> None:
 
 
 def test_a_hundred_thousand_invented_names_stay_in_bounds() -> None:
-    """Figures tell a thousand clients apart and count the others together; queues keep as many accounts as told."""
+    """Figures tell a thousand clients apart, and count all others together."""
     with mock(step_ms=1, slots=64) as worker, gateway(f"{worker.url},window=64", options=TRUST) as front:
 
         async def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from fairprefix.gateway.peers import TrustedPeers
 from tests.gateway.rig import Process, gateway, mock
 
 BODY = {"prompt": "hello there", "max_tokens": 2}
-SECRET = "sk-alice-4711"
+KEY = "sk-alice-4711"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def worker() -> Iterator[Process]:
         yield started
 
 
-def seen(worker: Process) -> dict[str, dict[str, str]]:
+def seen(worker: Process) -> dict[str, dict[str, Any]]:
     """Return headers and body of the request that the worker saw last."""
-    last: dict[str, dict[str, str]] = httpx.get(f"{worker.url}/mock").json()["seen"][-1]
+    last: dict[str, dict[str, Any]] = httpx.get(f"{worker.url}/mock").json()["seen"][-1]
     return last
 
 
@@ -45,7 +46,7 @@ def test_headers_of_untrusted_peers_are_ignored_and_counted(worker: Process) -> 
 
 def test_an_api_key_is_its_client_and_goes_no_further(worker: Process, tmp_path: Path) -> None:
     """A key maps to a client and a weight; without one, or with another, it is a 401; the worker never sees it."""
-    keys = [{"client": "alice", "sha256": hash_key(SECRET), "weight": 4}]
+    keys = [{"client": "alice", "sha256": hash_key(KEY), "weight": 4}]
     with gateway(f"{worker.url},window=4", settings={"keys": keys}, folder=tmp_path) as front:
         url = f"{front.url}/v1/completions"
         assert httpx.post(url, json=BODY).status_code == 401
@@ -53,7 +54,7 @@ def test_an_api_key_is_its_client_and_goes_no_further(worker: Process, tmp_path:
         assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
         assert "sk-wrong" not in wrong.text
         assert httpx.get(f"{front.url}/v1/models").status_code == 401
-        right = httpx.post(url, json=BODY, headers={"authorization": f"Bearer {SECRET}"}, timeout=30)
+        right = httpx.post(url, json=BODY, headers={"authorization": f"Bearer {KEY}"}, timeout=30)
         assert right.status_code == 200
         assert "authorization" not in seen(worker)["headers"]
         alice = front.client("alice")
@@ -83,7 +84,7 @@ def test_the_workers_own_key_is_shown_to_it_and_to_nobody_else(
     ],
 )
 def test_a_worker_that_is_fair_itself_is_told_of_the_client(worker: Process, kind: str, header: str) -> None:
-    """Its queue here steps aside; the client's name comes in that engine's own carrier, whatever the client wrote."""
+    """Its queue here steps aside; the name comes in that engine's own carrier, whatever the client wrote."""
     with gateway(f"{worker.url},fairprefix={kind}", options=("--trust", "127.0.0.1")) as front:
         body = {**BODY, "vllm_xargs": {"fairprefix_client": "mallory", "other": 1}}
         headers = {
@@ -106,8 +107,8 @@ def test_trust_is_by_network() -> None:
     peers = TrustedPeers(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
     for address in ("10.1.2.3", "192.0.2.7", "2001:db8::1", "::ffff:10.1.2.3"):
         assert address in peers, address
-    for address in ("11.0.0.1", "192.0.2.8", "2001:db9::1", "not an address", None):
-        assert address not in peers, address
+    for stranger in ("11.0.0.1", "192.0.2.8", "2001:db9::1", "not an address", None):
+        assert stranger not in peers, stranger
     assert "198.51.100.1" in TrustedPeers(["*"])
     assert "127.0.0.1" not in TrustedPeers([])
 

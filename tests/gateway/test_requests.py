@@ -137,6 +137,13 @@ def test_a_body_that_is_too_large_is_a_413(front: Running) -> None:
     assert chunked.status_code == 413
 
 
+def test_a_large_body_reaches_the_worker_whole(front: Running, worker: Process) -> None:
+    """Eight megabytes of prompt are computed to the last word."""
+    before = httpx.get(f"{worker.url}/mock").json()["prompt_tokens"]
+    assert ask(front, prompt="word " * (8 << 20 >> 2), max_tokens=1).status_code == 200
+    assert httpx.get(f"{worker.url}/mock").json()["prompt_tokens"] - before == 8 << 20 >> 2
+
+
 def test_the_workers_refusal_is_passed_on_and_costs_nothing(front: Running) -> None:
     """A 400 of the worker reaches the client as it is; the client is not charged."""
     before = front.settled()
@@ -147,7 +154,7 @@ def test_the_workers_refusal_is_passed_on_and_costs_nothing(front: Running) -> N
 
 
 def test_what_is_unknown_passes_through(front: Running) -> None:
-    """Unknown paths below /v1 go to a worker, queued if they carry work; others are a 404 that names the setting."""
+    """Unknown paths below /v1 go to a worker; others are a 404 that names the setting."""
     embeddings = httpx.post(f"{front.url}/v1/embeddings", json={"input": "hello"})
     assert embeddings.json()["usage"]["prompt_tokens"] == 7
     assert httpx.delete(f"{front.url}/v1/files/7").json() == {
@@ -164,7 +171,7 @@ def test_what_is_unknown_passes_through(front: Running) -> None:
 
 
 def test_nobody_reaches_figures_through_the_public_side(front: Running) -> None:
-    """Figures and state are on the other listener alone, and that one refuses a name that is not this machine's."""
+    """Figures and state are on the other listener alone, which refuses a name that is not this machine's."""
     for path in ("/metrics", "/admin/state"):
         assert httpx.get(f"{front.url}{path}").status_code == 404
         assert httpx.get(f"{front.admin}{path}").status_code == 200

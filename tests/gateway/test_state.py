@@ -108,7 +108,9 @@ def test_the_file_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other"}', '{"format": "fairprefix.gateway", "schema": 9}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": "other"}', '{"format": "fairprefix.gateway", "schema": 9}']
+)
 def test_a_damaged_state_stops_the_start_and_says_what_to_do(tmp_path: Path, text: str) -> None:
     """Nobody's debts vanish silently: the operator is told which file to remove."""
     file = tmp_path / "state.json"
@@ -132,7 +134,10 @@ GOOD = {"workers": [{"url": "http://127.0.0.1:1"}]}
         ({"workers": [{"url": "http://x", "window": 0}]}, "window = 0 is not valid: expected an integer >= 1"),
         ({"workers": [{"url": "http://x", "fairprefix": "vlm"}]}, "did you mean 'vllm'?"),
         ({"workers": [{"url": "http://x"}, {"url": "http://x/"}]}, "is given twice"),
-        ({**GOOD, "gateway": {"trusted": ["10.0.0/33"]}}, "trusted = '10.0.0/33' is not valid: expected an address"),
+        (
+            {**GOOD, "gateway": {"trusted": ["10.0.0/33"]}},
+            "trusted = '10.0.0/33' is not valid: expected an address",
+        ),
         ({**GOOD, "gateway": {"trusted": "10.0.0.0/8"}}, "expected a list of texts"),
         ({**GOOD, "gateway": {"port": 70000}}, "expected a port from 0 to 65535"),
         ({**GOOD, "gateway": {"health_interval_s": 0}}, "expected a number of seconds > 0"),

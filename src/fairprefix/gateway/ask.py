@@ -68,8 +68,8 @@ def upstream_body(ask: Ask, client: Client = "") -> bytes:
 
     Args:
         ask: the request.
-        client: who to name in `vllm_xargs`; nobody for a worker that is not told in this way. What the client wrote
-            there itself is taken out in any case.
+        client: who to name in `vllm_xargs`; nobody for a worker that is not told in this way. What the client
+            wrote there itself is taken out in any case.
     """
     body = ask.body
     given = body.get(_XARGS) if body else None

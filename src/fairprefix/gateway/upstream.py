@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncIterator, Iterable
 from urllib.parse import quote
@@ -25,6 +26,7 @@ _HOP_BY_HOP = frozenset(
 # Answers have to be readable, and lengths are those of the bodies that are sent.
 _NOT_SENT = _HOP_BY_HOP | CARRIERS | {b"host", b"content-length", b"accept-encoding", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"content-length", b"date", b"server"}
+_LARGE = 1 << 20
 _IDLE_S = 4.0
 """Less than the usual servers' keep-alive of five seconds, or they would close what is about to be used."""
 
@@ -152,9 +154,11 @@ class Upstream:
         sent.extend(self._own)
         if client and self._fair:
             sent.extend(carried(self._fair, client))
+        # A large body goes out piece by piece, so that others get their turn meanwhile.
+        data = io.BytesIO(body) if body is not None and len(body) > _LARGE else body
         try:
             response = await self._session.request(
-                method, self._to(target), headers=sent, data=body, allow_redirects=False
+                method, self._to(target), headers=sent, data=data, allow_redirects=False
             )
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
             raise explained(problem) from problem
