@@ -80,7 +80,12 @@ class Publisher:
         context = zmq.asyncio.Context.instance()
         self._pub = context.socket(zmq.PUB)
         self._router = context.socket(zmq.ROUTER)
-        self.ports = _bound(self._pub, ports[0]), _bound(self._router, ports[1])
+        try:
+            self.ports = _bound(self._pub, ports[0]), _bound(self._router, ports[1])
+        except zmq.ZMQError:
+            for socket in (self._pub, self._router):
+                socket.close(linger=0)
+            raise
         self._task = asyncio.ensure_future(self._serve())
 
     def feed(self, **settings: Any) -> KvEventFeed:  # noqa: ANN401

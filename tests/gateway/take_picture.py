@@ -14,7 +14,12 @@ from playwright.sync_api import sync_playwright
 
 from tests.gateway.rig import gateway, mock
 
-TRAFFIC = {"batch-eval": (14, 600, 60), "chat-frontend": (4, 120, 40), "research": (6, 300, 60), "trial": (2, 80, 20)}
+TRAFFIC = {
+    "batch-eval": (14, 600, 60),
+    "chat-frontend": (4, 120, 40),
+    "research": (6, 300, 60),
+    "trial": (2, 80, 20),
+}
 """By client: streams, words of a prompt, tokens of an answer."""
 SECONDS = 100
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.gateway.redis_server import RedisServer
 from tests.gateway.rig import Running, gateway, mock, wait_until
+from tests.gateway.waiting import soon
 
 TOKENS = 4
 PROMPT = " ".join(["word"] * 40)
@@ -53,13 +54,16 @@ async def skewed(one: Running, two: Running, requests: int) -> float:
     served: dict[str, int] = {}
     floods = [
         asyncio.create_task(flood(front, client, streams, until, served))
-        for front, client, streams in ((one, "heavy", 18), (one, "light", 2), (two, "light", 18), (two, "heavy", 2))
+        for front, client, streams in (
+            (one, "heavy", 18),
+            (one, "light", 2),
+            (two, "light", 18),
+            (two, "heavy", 2),
+        )
     ]
-    while sum(served.values()) < requests // 5:
-        await asyncio.sleep(0.01)
+    await soon(lambda: sum(served.values()) > requests // 5, 120)
     before = dict(served)
-    while sum(served.values()) < requests:
-        await asyncio.sleep(0.01)
+    await soon(lambda: sum(served.values()) > requests, 120)
     after = dict(served)
     until.set()
     await asyncio.gather(*floods)
@@ -67,7 +71,7 @@ async def skewed(one: Running, two: Running, requests: int) -> float:
 
 
 def test_weights_hold_over_two_gateways(tmp_path: Path, redis: RedisServer) -> None:
-    """Weights 4:1 and skewed ingress through two gateways: service is shared out 4:1 (NVIDIA Dynamo issue 15187)."""
+    """Weights 4:1 and skewed ingress through two gateways: service is 4:1 (NVIDIA Dynamo issue 15187)."""
     with (
         mock(step_ms=10, slots=2) as worker,
         gateway(f"{worker.url},window=2", settings=settings(redis), folder=tmp_path) as one,
@@ -106,7 +110,9 @@ def test_redis_may_be_away(tmp_path: Path, redis: RedisServer) -> None:
                 redis.kill()
             wait_until(lambda: front.state()["sharing"]["connected"] is connected, 20)  # noqa: B023
             for _ in range(20):
-                assert httpx.post(f"{front.url}/v1/completions", json=body, timeout=20).status_code == httpx.codes.OK
+                assert (
+                    httpx.post(f"{front.url}/v1/completions", json=body, timeout=20).status_code == httpx.codes.OK
+                )
         front.settled()
 
 
