@@ -89,6 +89,26 @@ def test_an_answer_in_one_piece_that_breaks_is_tried_again() -> None:
         assert sum(client["output_tokens"] for client in state["clients"]) == 400
 
 
+def test_who_waits_for_a_worker_that_dies_is_sent_elsewhere() -> None:
+    """The queue of a dead worker is empty at once: all of it goes on in the queues of the others."""
+    with (
+        mock(step_ms=10, slots=1) as one,
+        mock(step_ms=10, slots=1) as two,
+        gateway(f"{one.url},window=1", f"{two.url},window=1", options=TRUST) as front,
+    ):
+
+        async def run() -> list[int]:
+            async with httpx.AsyncClient(timeout=30) as client:
+                url, body = f"{front.url}/v1/completions", {"prompt": "one two three", "max_tokens": 20}
+                answers = asyncio.gather(*(client.post(url, json=body) for _ in range(16)))
+                await asyncio.sleep(0.3)
+                one.kill()
+                return [answer.status_code for answer in await answers]
+
+        assert asyncio.run(run()) == [200] * 16
+        front.settled()
+
+
 def test_killing_one_of_three_workers_loses_nothing_that_had_not_started() -> None:
     """SIGKILL under 25 requests a second: whole answers all come, broken streams say so, the books agree."""
     speed = {"step_ms": 5, "slots": 8}

@@ -18,6 +18,7 @@ from fairprefix.gateway.ask import Ask, upstream_body
 from fairprefix.gateway.errors import BAD_GATEWAY, TIMEOUT, GatewayError, Headers
 from fairprefix.gateway.estimate import Estimates
 from fairprefix.gateway.fleet import Fleet
+from fairprefix.gateway.stream import Stream
 from fairprefix.gateway.turn import Place, Turn
 from fairprefix.gateway.upstream import Answer, Upstream, UpstreamError
 from fairprefix.gateway.usage import EventReader, Usage, text_bytes, usage_of
@@ -73,6 +74,7 @@ class Exchange:
         self._deadline: float | None = None
         """When it has waited long enough, on the event loop's clock."""
         self._reader: EventReader | None = None
+        self._coming: Stream | None = None
 
     async def run(self) -> None:
         """Carry it out; every way out of here settles the request, or gives it up.
@@ -163,22 +165,21 @@ class Exchange:
 
     async def _stream(self, answer: Answer) -> None:
         reader = self._reader = EventReader(strip=self._ask.adds_usage)
-        async for piece in answer.pieces():
-            data = reader.feed(piece)
-            if not data:
-                continue
-            if not self._started:
-                await self._begin(answer, None)
-            new = reader.tokens - self._delivered
-            if new:
-                self._delivered = reader.tokens
-                self._fleet.delivered(self.turn, new)
-            await self._write(data, more=True)
-        rest = reader.flush()
+        stream = self._coming = Stream(answer, reader, self._produced, lambda: self._settle(reader.usage))
+        try:
+            while (data := await stream.next()) is not None:
+                if not self._started:
+                    await self._begin(answer, None)
+                await self._write(data, more=True)
+        finally:
+            stream.stop()
         if not self._started:
             await self._begin(answer, None)
-        self._settle(reader.usage)
-        await self._write(rest, more=False)
+        await self._write(b"", more=False)
+
+    def _produced(self, tokens: int) -> None:
+        self._delivered += tokens
+        self._fleet.delivered(self.turn, tokens)
 
     async def _break_off(self, problem: UpstreamError) -> None:
         error = GatewayError(BAD_GATEWAY, "worker_failed", f"the worker failed in the middle: {problem}")
@@ -223,6 +224,11 @@ class Exchange:
     def client_left(self) -> None:
         """Note that nobody reads the answer any more."""
         self._gone = True
+
+    def read_ahead(self) -> None:
+        """Let the worker finish although the client takes its time."""
+        if self._coming is not None:
+            self._coming.read_ahead()
 
     def cut_off(self) -> None:
         """End it: its client does not read."""

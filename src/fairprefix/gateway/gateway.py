@@ -32,6 +32,8 @@ from fairprefix.gateway.upstream import Upstream
 
 LOG = logging.getLogger("fairprefix.gateway")
 _SWEEP_S = 1.0
+_SLOW_S = 0.5
+"""A client that takes longer over what it is sent is slow."""
 
 
 class Gateway:
@@ -127,11 +129,12 @@ class Gateway:
     def state(self) -> dict[str, Any]:
         """Return what has to survive a restart."""
         fleet = self.fleet
+        queues = {name: worker.queue.policy.snapshot() for name, worker in fleet.workers.items()}
         return {
             "format": FORMAT,
             "schema": SCHEMA,
             "router": fleet.router.snapshot(),
-            "queues": {name: worker.queue.policy.snapshot() for name, worker in fleet.workers.items()},
+            "queues": {name: saved_queue(queue) for name, queue in queues.items()},
             "tally": fleet.tally.dump(),
         }
 
@@ -145,16 +148,26 @@ class Gateway:
                 await self.save()
 
     async def _sweep(self) -> None:
-        """Cut off clients that do not read what they are sent: they hold places in windows."""
+        """Read ahead of slow clients, which would hold places at workers; cut off those that do not read."""
         patience = self.settings.gateway.write_timeout_s
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = monotonic()
             for exchange in list(self.exchanges):
                 since = exchange.blocked_since
-                if since is not None and now - since > patience:
+                if since is None or now - since < _SLOW_S:
+                    continue
+                exchange.read_ahead()
+                if now - since > patience:
                     self.cut_off += 1
                     exchange.cut_off()
+
+
+def saved_queue(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Return what to save of a queue: of its requests nothing but what has to be settled."""
+    for entry in snapshot.get("entries", ()):
+        entry["request"]["blocks"] = []
+    return snapshot
 
 
 def restored_policy(saved: Mapping[str, Any] | None, config: PolicyConfig, prefixes: Prefixes) -> Policy:

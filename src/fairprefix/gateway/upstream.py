@@ -13,7 +13,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fairprefix.core.errors import ConfigError, FairprefixError
-from fairprefix.gateway.caller import CARRIERS
 from fairprefix.gateway.config import GatewayConfig, WorkerConfig
 from fairprefix.gateway.errors import Headers
 
@@ -24,7 +23,7 @@ _HOP_BY_HOP = frozenset(
     )
 )
 # Answers have to be readable, and lengths are those of the bodies that are sent.
-_NOT_SENT = _HOP_BY_HOP | CARRIERS | {b"host", b"content-length", b"accept-encoding", b"expect"}
+_NOT_SENT = _HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"content-length", b"date", b"server"}
 _LARGE = 1 << 20
 _IDLE_S = 4.0
