@@ -13,7 +13,7 @@ import pytest
 from fairprefix.core.errors import ConfigError
 from fairprefix.gateway.shared.config import RedisConfig
 from tests.gateway.redis_server import RedisServer
-from tests.gateway.twin import COST, Host, Worker, running
+from tests.gateway.twin import COST, PROMPT, Host, Worker, running
 from tests.gateway.waiting import soon
 
 ENOUGH = 1500 * COST
@@ -161,8 +161,10 @@ def test_an_answer_that_is_lost_is_not_charged_twice(redis: RedisServer) -> None
         host.flood("light", 1)
         ledger = next(ledger for _, ledger in sync.ledgers())
         assert await sync._report_all()
+        host.pump()
         await host.close()
         report = ledger.write()
+        assert report.changes == (("light", -PROMPT),)
         answers: list[list[int]] = []
         ledger.read = answers.append  # type: ignore[method-assign,assignment]  # the answer is lost
         for _ in range(3):
