@@ -29,7 +29,7 @@ simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual tim
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
-test: venv  ## all tests, with branch coverage of the core
+test: venv services  ## all tests, with branch coverage of the core
 	$(BIN)/python -m coverage run -m pytest tests/core tests/property  # from the start: our pytest plugin imports us
 	$(BIN)/python -m coverage report --skip-covered
 	$(BIN)/python -m pytest tests --ignore=tests/core --ignore=tests/property
