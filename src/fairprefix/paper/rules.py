@@ -1,8 +1,8 @@
 """What the paper does not state: written down before the first run, and the same for every figure.
 
 1. Engine. One A100-80GB with Llama-3.1-8B (Fig. 7-9, 12) or one A10G with Llama-3.2-3B (the others), CUDA graphs,
-   2,048 tokens a step, at most 256 requests at once, memory reserved for the longest output, a scheduling pass every
-   10 steps (the paper's caption on SGLang) or when something has happened.
+   2,048 tokens a step, at most 256 requests at once, memory reserved for the longest output, a scheduling pass
+   every 10 steps (the paper's caption on SGLang) or when something has happened.
 2. Clients. Three, where the paper gives no number: its Jain index goes down to 1/3.
 3. Quanta. The geometric middle of the range that the paper sweeps: Q^u = sqrt(1,000 * 32,000) = 5,656 (Fig. 1) and
    Q^w = sqrt(2,000 * 40,000) = 8,944 (Fig. 10).
