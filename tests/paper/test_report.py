@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
     assert store.get("square-5") == {"square": 25}
     carry_out(squares(tmp_path, [5, 4]), store, 1)
     assert (tmp_path / "log").read_text().split() == ["5", "4", "-1"]
+
+
+def test_an_interrupt_ends_all_workers_at_once(tmp_path: Path) -> None:
+    """What is done is kept, and nobody goes on working."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path / "results")
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(squares(tmp_path, range(8)), store, 2, interrupt)
+    assert any(store.get(f"square-{number}") for number in range(8))
+    for worker in active_children():
+        worker.join(timeout=10)
+    assert not active_children()
 
 
 def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
