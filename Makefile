@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo simulate test lint format test-bare test-pythons clean
+.PHONY: help venv demo paper simulate test lint format test-bare test-pythons clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -24,6 +24,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: venv  ## three clients on a small real model under LPM, VTC and DLPM: a table and a picture (out/demo-engine.png)
 	mkdir -p out
 	$(BIN)/fairprefix demo --plot out/demo-engine.png
+
+paper: venv  ## the evaluation of the DLPM paper in virtual time, ours beside the published figures (out/paper)
+	$(BIN)/fairprefix paper --quick --out out/paper
 
 simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual time (out/demo.png)
 	mkdir -p out

@@ -60,6 +60,9 @@ examples:
   fairprefix verify my_module:make_policy          does your own policy keep its promises?
   fairprefix serve random                          a model behind OpenAI's API, on this machine
   fairprefix gateway --worker http://HOST:8000     any engine, shared out fairly from in front of it
+  fairprefix paper --quick                         the paper's evaluation, ours beside the published figures
+  fairprefix bench --url http://localhost:8000     its workloads against an endpoint of yours
+  fairprefix tune trace.jsonl                      which quantum suits your trace?
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
   fairprefix model get smollm2                     a small model for the engine to serve

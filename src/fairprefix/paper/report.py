@@ -40,6 +40,18 @@ class Origin:
     """Processor time of all simulations that the report rests on."""
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Return what a smaller scale leaves out."""
+        if self.scale == "full":
+            return ()
+        left_out = (
+            "This is not the full run: it has one seed and D = 1, 2. What the paper shows for D = 4 and 8 is "
+            "not here, "
+            "nor are two of the frontier's workloads; `fairprefix paper` without --quick runs them."
+        )
+        return (left_out,)
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """Return it as sentences."""
         return (
@@ -48,6 +60,7 @@ class Origin:
                 f"Scale: {self.scale}; seeds: {', '.join(map(str, self.seeds))}. "
                 f"The simulations took {self.cpu_s:,.0f} s of processor time."
             ),
+            *self.missing,
             f"Published: {published()['source']}. {published()['how']}",
         )
 

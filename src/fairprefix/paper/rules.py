@@ -2,19 +2,27 @@
 
 1. Engine. One A100-80GB with Llama-3.1-8B (Fig. 7-9, 12) or one A10G with Llama-3.2-3B (the others), CUDA graphs,
    2,048 tokens a step, at most 256 requests at once, memory reserved for the longest output, a scheduling pass
-   every 10 steps (the paper's footnote on SGLang) or when something has happened.
+   every 10 steps (the paper's caption on SGLang) or when something has happened.
 2. Clients. Three, where the paper gives no number: its Jain index goes down to 1/3.
 3. Quanta. The geometric middle of the range that the paper sweeps: Q^u = sqrt(1,000 * 32,000) = 5,656 (Fig. 1) and
    Q^w = sqrt(2,000 * 40,000) = 8,944 (Fig. 10).
 4. Load. If all clients behaved well they would together ask for 1.5 times what D workers can do, with reuse inside
-a
-   program but none between programs; each asks for the same share of it. A misbehaving client keeps that program
+   a program but none between programs; each asks for the same share of it. A misbehaving client keeps that program
    rate (S1 and S2 make its programs larger), so that the load of Fig. 7 is higher still. Poisson arrivals.
 5. Workload of figures that name none: S1@ToT, the first line of Table 3.
 6. Jain's index and throughput are measured over the time in which all clients have unfinished programs, in service
-as
-   clients see it. Runs end when all programs of well-behaved clients are done, or, where nobody misbehaves and
+   as clients see it. Runs end when all programs of well-behaved clients are done, or, where nobody misbehaves and
    where the makespan is shown, when everything is done.
+7. Size. Per worker, and of all clients together, 120 trees, 360 judgements, 720 questions, 1,200 conversations:
+   some minutes of arrivals (twenty for documents). Documents are the 105 of LooGLE's short-dependency questions,
+   dealt out evenly; a question is about any of its client's documents.
+8. The full run has three seeds and D = 1, 2, 4, 8, and shows means; the quick run has one seed and D = 1, 2 (also
+   in Fig. 9 and 10, where the paper has four workers). Both have runs of the same length.
+
+Changed after the first trial runs, none of it for the sake of agreement: programs commit a prefix before they fork
+(without that nothing was ever reused inside a judgement), quick runs are not shorter than full ones (in short ones
+no queue forms, and then all systems are alike), throughput in Fig. 11 is over whole runs (fifty clients are never
+all active), and each published claim got a verdict of its own.
 """
 
 from __future__ import annotations

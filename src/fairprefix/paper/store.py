@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from fairprefix.core.errors import FairprefixError
@@ -88,7 +89,7 @@ def carry_out(
 
 
 def _in_processes(missing: list[Task], jobs: int, keep: Callable[[Task, Result], None]) -> None:
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupts) as pool:
         running: dict[Future[Result], Task] = {pool.submit(_work, task): task for task in missing}
         try:
             while running:
@@ -97,7 +98,14 @@ def _in_processes(missing: list[Task], jobs: int, keep: Callable[[Task, Result],
                     keep(running.pop(future), future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():  # what they have not finished is done again next time
+                worker.terminate()
             raise
+
+
+def _ignore_interrupts() -> None:
+    """Leave it to the parent process to end a worker: one message is enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _work(task: Task) -> Result:

@@ -296,9 +296,7 @@ class VirtualEngine:
         if self._config.predict == "limit":
             return output_left
         count, tokens = self._outputs.get(job.request.client, (0, 0))
-        if not count:
-            return output_left
-        return min(output_left, max(tokens // count - job.produced, 1))
+        return min(output_left, max(tokens // count - job.produced, 1)) if count else output_left
 
     # Steps.
 
