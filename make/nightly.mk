@@ -2,7 +2,7 @@
 
 NIGHTLY := .nightly
 CODE = $(shell find src tests -name '*.py')
-PARTS := fcfs lpm vtc dlpm d2lpm core bounds sim policies mutants kit formal
+PARTS := fcfs lpm vtc dlpm d2lpm core bounds sim policies mutants kit formal chaos
 RUNS_fcfs := tests/property/test_fcfs.py
 RUNS_lpm := tests/property/test_lpm.py
 RUNS_vtc := tests/property/test_vtc.py
@@ -15,6 +15,7 @@ RUNS_policies := tests/quality/test_kill_matrix.py -k correct
 RUNS_mutants := tests/quality/test_kill_matrix.py -k "not correct"
 RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
 RUNS_formal := tests/formal
+RUNS_chaos := tests/gateway/test_chaos.py
 
 .PHONY: nightly mutation mutation-note
 
@@ -22,6 +23,8 @@ nightly: $(PARTS:%=$(NIGHTLY)/%) test-compiled test-vllm-matrix test-sglang-matr
 
 nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
 	@true
+
+$(NIGHTLY)/chaos: export FAIRPREFIX_CHAOS_S := 600
 
 $(NIGHTLY)/%: $(CODE) | venv
 	mkdir -p $(NIGHTLY)

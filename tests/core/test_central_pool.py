@@ -159,8 +159,8 @@ def test_a_size_of_nothing_is_named(name: str) -> None:
     sizes: dict[str, Any] = {name: 0}
     with pytest.raises(ConfigError, match=f"^{name} = 0 .* integer >= 1"):
         CentralPool(**sizes)
-    smallest: dict[str, Any] = {name: 1}
-    CentralPool(**smallest)
+    sizes[name] = 1
+    CentralPool(**sizes)
 
 
 def test_what_is_not_said_is_as_documented() -> None:

@@ -34,6 +34,7 @@ class HostedPolicy:
         limits: the engine's limits; with them the bound is known in advance.
         on_error: told when the policy fails, once.
         make: makes the policy; by default the one that is configured.
+        figures: counts what happens; for a host that counts elsewhere.
         clock_ns: for waiting times and the time of decisions; never for decisions.
     """
 
@@ -45,10 +46,11 @@ class HostedPolicy:
         limits: Engine | None = None,
         on_error: Callable[[Exception], None] = lambda _problem: None,
         make: Callable[[PolicyConfig, Prefixes | None], Policy] = make_policy,
+        figures: Figures | None = None,
         clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.config = config
-        self.figures = Figures(config, limits)
+        self.figures = figures or Figures(config, limits)
         self.errors = 0
         """How often the policy failed: 0 or 1."""
         self._policy = make(config, prefixes)
@@ -69,6 +71,21 @@ class HostedPolicy:
     def live(self) -> int:
         """Requests that are not finished."""
         return len(self._live)
+
+    def deficit(self, client: Client) -> int | None:
+        """Return a client's deficit counter; None where the policy keeps none."""
+        keeps = getattr(self._policy, "deficit", None)
+        return None if keeps is None or self.failed else int(keeps(client))
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the policy offers nobody on purpose: others that this host does not see go first."""
+        return not self.failed and bool(getattr(self._policy, "holds_back", False))
+
+    @property
+    def rounds(self) -> int | None:
+        """Refill rounds so far; None where the policy has none."""
+        return self._policy.rounds if isinstance(self._policy, DLPM) and not self.failed else None
 
     def samples(self) -> list[Sample]:
         """Return every figure, for metrics."""

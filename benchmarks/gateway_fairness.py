@@ -1,0 +1,209 @@
+"""What a light client gets beside one with 60 streams, on three workers that are first-come-first-served inside.
+
+    make bench-gateway-fairness
+    python -m benchmarks.gateway_fairness             # workers that take an engine's time, and compute nothing
+    python -m benchmarks.gateway_fairness --engine    # the reference engine with a model, on the processor
+
+One client keeps 60 requests under way, two keep 3 each, for the same time in every arrangement:
+
+* the gateway: D2LPM, and a DLPM queue with a bounded window in front of each worker;
+* the same gateway with cache_aware routing and no queues (everything goes to the workers at once);
+* sglang-router, where it is installed (.venv-routers).
+
+Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+from attrs import define
+
+from benchmarks.gateway import ROUTERS, free_port, running
+
+MOCK = Path(__file__).parent.parent / "tests" / "gateway" / "mock_worker.py"
+STREAMS = {"heavy": 60, "light": 3, "other": 3}
+FAMILIES = {"heavy": 24, "light": 4, "other": 4}
+"""Documents that a client asks about: enough of the heavy one's for it to be everywhere."""
+GATEWAY = "gateway: d2lpm, dlpm queues"
+BARE = "cache_aware, no queues"
+
+
+@define
+class Scale:
+    """How large everything is."""
+
+    slots: int
+    seconds: float
+    warm_up: float
+    document: int
+    """Words of a document, which all requests about it begin with."""
+    heavy_output: int
+    light_output: int
+    quantum: int
+    """About what a heavy request costs, so that nobody waits for more than one of them more than needed."""
+
+
+MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16, quantum=256)
+REAL = Scale(slots=4, seconds=60, warm_up=15, document=60, heavy_output=24, light_output=8, quantum=128)
+
+
+@define
+class Figures:
+    """What was measured of one arrangement."""
+
+    p50: dict[str, float]
+    """Seconds, by client."""
+    throughput: float
+    """Tokens (prompt and output) of finished requests per second."""
+    hit_rate: float
+    requests: int
+
+
+class Load:
+    """Closed-loop clients."""
+
+    def __init__(self, url: str, model: str, scale: Scale) -> None:
+        self._url, self._model, self._scale = f"{url}/v1/completions", model, scale
+        self._taken: dict[str, list[float]] = {name: [] for name in STREAMS}
+        self._tokens = self._prompt = self._cached = 0
+        self._counting = False
+
+    async def run(self) -> Figures:
+        """Load it for as long as the scale says."""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+        ) as session:
+            tasks = [
+                asyncio.create_task(self._stream(session, name, number))
+                for name, count in STREAMS.items()
+                for number in range(count)
+            ]
+            await asyncio.sleep(self._scale.warm_up)
+            self._counting = True
+            began = time.monotonic()
+            await asyncio.sleep(self._scale.seconds)
+            took = time.monotonic() - began
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        p50 = {name: statistics.median(taken) if taken else float("inf") for name, taken in self._taken.items()}
+        hits = self._cached / self._prompt if self._prompt else 0.0
+        return Figures(p50, self._tokens / took, hits, sum(map(len, self._taken.values())))
+
+    async def _stream(self, session: aiohttp.ClientSession, name: str, number: int) -> None:
+        scale, turn = self._scale, 0
+        output = scale.heavy_output if name == "heavy" else scale.light_output
+        while True:
+            turn += 1
+            family = f"{name}{(number + turn) % FAMILIES[name]} "
+            body = {
+                "model": self._model,
+                "prompt": family * scale.document + f"question {number} {turn}",
+                "max_tokens": output,
+                "ignore_eos": True,
+            }
+            began = time.monotonic()
+            async with session.post(self._url, json=body, headers={"x-tenant-id": name}) as answer:
+                got = await answer.json()
+                if answer.status != 200:
+                    raise SystemExit(f"{self._url} answered {answer.status}: {got}")
+            if self._counting:
+                self._taken[name].append(time.monotonic() - began)
+                usage = got["usage"]
+                self._tokens += usage["total_tokens"]
+                self._prompt += usage["prompt_tokens"]
+                self._cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+
+
+def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -> list[str]:
+    """Start three workers; return their URLs."""
+    urls = []
+    for _ in range(3):
+        port = free_port()
+        slots = str(scale.slots)
+        command = [sys.executable, str(MOCK), "--port", str(port), "--slots", slots, "--step-ms", "20",
+                   "--prefill-us", "100", "--cache-blocks", "600"]  # fmt: skip
+        if engine:
+            command = [sys.executable, "-m", "fairprefix", "serve", model, "--policy", "fcfs", "--port", str(port),
+                       "--max-batch", slots, "--kv-tokens", "8192", "--max-waiting", "10000"]  # fmt: skip
+        stack.enter_context(running(command, port))
+        urls.append(f"http://127.0.0.1:{port}")
+    return urls
+
+
+def arrangements(urls: list[str], scale: Scale) -> dict[str, tuple[list[str], int]]:
+    """Return how each arrangement is started, and its port."""
+
+    def gateway(options: str, *more: str) -> tuple[list[str], int]:
+        port = free_port()
+        workers = [word for url in urls for word in ("--worker", url + options)]
+        base = [sys.executable, "-m", "fairprefix", "gateway", "--port", str(port), "--admin-port", "0"]
+        return [*base, "--trust", "127.0.0.1", *more, *workers], port
+
+    found = {
+        BARE: gateway(",fairprefix=serve", "--router", "cache_aware"),
+        GATEWAY: gateway(f",window={scale.slots}", "--quantum", str(scale.quantum)),
+    }
+    if (ROUTERS / "sglang-router").exists():
+        port = free_port()
+        more = ["--host", "127.0.0.1", "--port", str(port), "--policy", "cache_aware"]
+        more += ["--prometheus-port", str(free_port())]
+        found["sglang-router, cache_aware"] = (
+            [str(ROUTERS / "sglang-router"), "launch", "--worker-urls", *urls, *more],
+            port,
+        )
+    return found
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure every arrangement, each with workers of its own, and print the comparison."""
+    scale = REAL if args.engine else MOCKED
+    if args.seconds:
+        scale.seconds = args.seconds
+    names = list(arrangements([], scale))
+    measured: dict[str, Figures] = {}
+    for name in names:
+        with ExitStack() as stack:
+            urls = start_workers(stack, scale, engine=args.engine, model=args.model)
+            command, port = arrangements(urls, scale)[name]
+            stack.enter_context(running(command, port))
+            time.sleep(3)  # routers ask their workers first
+            model = args.model if args.engine else "mock"
+            measured[name] = asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale).run())
+    report(measured)
+
+
+def report(measured: dict[str, Figures]) -> None:
+    """Print a table, and how the gateway compares with each other arrangement."""
+    print(f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}{'hits':>8}")
+    for name, of in measured.items():
+        times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
+        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.hit_rate:8.3f}")
+    own = measured[GATEWAY]
+    worse = max(own.p50["light"], own.p50["other"])
+    for name, of in measured.items():
+        if name != GATEWAY:
+            ratio = max(of.p50["light"], of.p50["other"]) / worse
+            print(
+                f"than with {name}: the worse-off light client's p50 {ratio:.2f}x lower, throughput "
+                f"{own.throughput / of.throughput:.3f}x, hit rate {100 * (own.hit_rate - of.hit_rate):+.1f} points"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What a light client gets beside one with 60 streams.")
+    parser.add_argument(
+        "--engine", action="store_true", help="the reference engine instead of workers that compute nothing"
+    )
+    parser.add_argument("--model", default="smollm2", help="for --engine (default: smollm2)")
+    parser.add_argument("--seconds", type=float, help="how long to measure each arrangement")
+    main(parser.parse_args())

@@ -1,0 +1,122 @@
+"""Runs both listeners; SIGTERM stops accepting requests and lets those under way finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from fairprefix.core.errors import ConfigError
+from fairprefix.gateway.admin import AdminApp
+from fairprefix.gateway.app import GatewayApp
+from fairprefix.gateway.gateway import Gateway
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BACKLOG = 2048
+_GARBAGE = (20_000, 20, 50)
+
+
+class Listener(uvicorn.Server):
+    """Uvicorn, which leaves signals to us."""
+
+    def __init__(self, app: Any, drain_s: int) -> None:  # noqa: ANN401 (any ASGI application)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                # Or a header could change the address by which clients are trusted.
+                proxy_headers=False,
+                server_header=False,
+                lifespan="off",
+                http="httptools",
+                ws="none",
+                timeout_graceful_shutdown=drain_s,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+def serve(gateway: Gateway, announce: Callable[[str, str], None]) -> None:
+    """Serve until told to stop.
+
+    Args:
+        gateway: what to serve.
+        announce: called with the addresses of both listeners.
+
+    Raises:
+        ConfigError: an address cannot be listened on, or the saved state cannot be used.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    with contextlib.ExitStack() as stack:
+        limits = gateway.settings.gateway
+        public = stack.enter_context(_listen(limits.host, limits.port))
+        admin = stack.enter_context(_listen(limits.admin_host, limits.admin_port))
+        _run(_serve(gateway, public, admin, announce))
+
+
+def _run(main: Any) -> None:  # noqa: ANN401 (a coroutine)
+    try:
+        import uvloop  # noqa: PLC0415 (not on every platform)
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _serve(
+    gateway: Gateway, public: socket.socket, admin: socket.socket, announce: Callable[[str, str], None]
+) -> None:
+    await gateway.start()
+    drain_s = gateway.settings.gateway.drain_s
+    listeners = [Listener(GatewayApp(gateway), drain_s), Listener(AdminApp(gateway), 1)]
+
+    def stop() -> None:
+        if gateway.draining:
+            for listener in listeners:
+                listener.force_exit = True
+            return
+        gateway.draining = True
+        listeners[0].should_exit = True
+        sys.stderr.write(f"fairprefix: stopping; {len(gateway.exchanges)} requests go on to their end\n")
+
+    # What is there now stays: looking it over again and again costs a tenth of the throughput.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop)
+    announce(_address(public), _address(admin))
+    side = asyncio.create_task(listeners[1].serve(sockets=[admin]))
+    try:
+        await listeners[0].serve(sockets=[public])
+    finally:
+        listeners[1].should_exit = True
+        await side
+        await gateway.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as problem:
+        raise ConfigError(f"cannot listen on {host} port {port}: {problem.strerror or problem}") from problem
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
