@@ -294,8 +294,8 @@ def test_a_wrong_parameter_is_named(wrong: dict[str, object], message: str) -> N
 
 @pytest.mark.parametrize("field", ["input_tokens", "extend", "charged"])
 def test_a_negative_admission_is_named(field: str) -> None:
-    """The message begins with the call and the field."""
-    figures = {"input_tokens": 1, "extend": 1, "charged": 1, field: -1}
+    """The message begins with the call and the field; 0 is no error."""
+    figures = {"input_tokens": 0, "extend": 0, "charged": 0, field: -1}
     with pytest.raises(ConfigError, match=f"^admitted: {field} = -1 is not valid"):
         BoundMonitor(COST).admitted("a", 0, **figures)
 

@@ -111,6 +111,13 @@ def test_without_blocks_the_client_is_hashed() -> None:
     assert len({sent(made, f"a{number}") for number in range(9)}) == 1
 
 
+def test_a_suspended_worker_is_passed_over_on_the_ring() -> None:
+    """What would go there goes to the next one."""
+    made = router("consistent_hash", *"uvwx", load_percent=10_000)
+    made.worker_suspended("w")
+    assert {sent(made, f"a{number}", number) for number in range(60)} == set("uvx")
+
+
 def test_a_share_is_exact() -> None:
     """Below 199 % of the average are 198 of 199 requests at one of two workers, 199 of 200 are not."""
     made = router("consistent_hash", "u", "v", load_percent=199)

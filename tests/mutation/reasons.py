@@ -196,7 +196,9 @@ REASONS: tuple[Reason, ...] = (
         "ledger_view.LedgerView.plan", r"^\+.*reserve=1", "The receipt is nobody's, and no charge depends on it."
     ),
     Reason(
-        "routing.Router.*", r"^\+def ", "The interface is never called: who implements it has defaults of its own."
+        "routing.Router.*",
+        r"^\+\s*def ",
+        "The interface is never called: who implements it has defaults of its own.",
     ),
     Reason("refill_watch.RefillWatch.queued", r"^\+.*waiting -= change", "Only whether it is 0 is looked at."),
     Reason(
