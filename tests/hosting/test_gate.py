@@ -261,9 +261,25 @@ def test_a_failed_policy_is_named() -> None:
     monitor = FleetMonitor(CONFIG, LIMITS)
     monitor.reported("v", WorkerReport(0, (), holds=False))
     assert monitor.described()["failed"] == ["v"]
+    assert monitor.bound is None
     assert {sample.name: sample.value for sample in monitor.samples()}["fairprefix_fleet_failed_workers"] == 1
     monitor.left("v")
     assert monitor.described()["failed"] == []
+
+
+def test_nothing_is_promised_about_a_worker_that_says_nothing() -> None:
+    """There is no bound until every worker has reported; clients are forgotten all the same."""
+    monitor = FleetMonitor(PolicyConfig(max_clients=3), LIMITS)
+    monitor.reported("v", told(0, a=(0, 0, True)))
+    assert monitor.bound is not None
+    monitor.joined("w")
+    assert (monitor.bound, monitor.silent) == (None, ["w"])
+    for number in range(10):
+        monitor.dispatched(f"c{number}")
+        monitor.done(f"c{number}")
+    assert len(monitor._busy) == 3
+    monitor.reported("w", told(0))
+    assert monitor.bound is not None
 
 
 def test_without_dlpm_there_is_no_bound() -> None:
