@@ -107,6 +107,9 @@ def test_a_request_without_a_token_goes_elsewhere() -> None:
         assert found["waiting"] == 0
         assert component.router.deficit("a", "1") == SETTINGS.quantum
         assert component.router.deficit("a", "2") == SETTINGS.quantum - 6 * (100 + 2 * 5)
+        component.report()
+        # What worker 1 never did is nobody's.
+        assert component.monitor.service() == {"a": 6 * (100 + 2 * 5)}
 
     run(check())
 
