@@ -1,6 +1,6 @@
 """What happens from 1 to 1,000 workers with 10,000 clients: cost of a decision, gap and bound, cache, messages.
 
-    python benchmarks/scale.py [--quick] [--workers 1,8,64]
+    python benchmarks/scale.py [--requests 1200] [--workers 1,8,64]
 
 The simulator runs the same kind of load on every fleet: requests per worker and second stay as they are, more than
 the workers can serve, so that clients do wait. Decisions are timed in the run (process time, median); everything
@@ -34,15 +34,14 @@ BLOCK = 16
 PREFIX, OWN, OUTPUT = 512, 64, 32
 PER_WORKER_S = 10.0
 """Requests per worker and second; how many there are is the same for every fleet."""
-REQUESTS = 12_000
+REQUESTS, LATE_REQUESTS = 12_000, 1200
 WORKERS_PER_ROUTER = 32
 QUANTUM, ROUTER_QUANTUM = 2048, 20_000
 
 
-def make_trace(workers: int, scale: int, seed: int = 0) -> Trace:
+def make_trace(workers: int, count: int, seed: int = 0) -> Trace:
     """Return requests of 10,000 clients: the n-th most eager one sends as 1/n, each with a prefix of its own."""
     rng = random.Random(seed)  # noqa: S311 (a workload)
-    count = REQUESTS // scale
     weights = [1 / (rank + 10) for rank in range(CLIENTS)]
     gap_ns = int(1e9 / (PER_WORKER_S * workers))
     requests = []
@@ -71,7 +70,7 @@ def timed_router(config: RouterConfig) -> Any:  # noqa: ANN401 (a router)
     return Timed(config) if config.router == "d2lpm" else make_router(config)
 
 
-def run(workers: int, arrangement: str, scale: int) -> dict[str, Any]:
+def run(workers: int, arrangement: str, count: int) -> dict[str, Any]:
     """Simulate a fleet; return its figures."""
     step_time = step_time_model("llama-3.1-8b", "a10g")
     spec = WorkerSpec(EngineConfig(kv_tokens=step_time.kv_tokens, max_batch=32), step_time)
@@ -83,7 +82,7 @@ def run(workers: int, arrangement: str, scale: int) -> dict[str, Any]:
     )
     Timed.times = []
     began = time.process_time()
-    result = simulate_fleet(make_trace(workers, scale), policy, fleet)
+    result = simulate_fleet(make_trace(workers, count), policy, fleet)
     return result.figures | {
         "cpu_s": time.process_time() - began,
         "pick_us": 1e6 * statistics.median(Timed.times) if Timed.times else None,
@@ -118,11 +117,10 @@ def count_reports() -> list[int]:
 def main() -> None:
     """Simulate everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="for each fleet")
     parser.add_argument("--workers", default=",".join(map(str, FLEETS)), help="sizes of the fleets")
     parser.add_argument("--late", type=int, default=8, help="largest fleet that is tried with a shared ledger too")
     given = parser.parse_args()
-    scale = 10 if given.quick else 1
     simulator.make_router = timed_router  # type: ignore[assignment, attr-defined]
     reports = count_reports()
     print(f"D2LPM and DLPM, {CLIENTS:,} clients, {PREFIX + OWN} tokens in, {OUTPUT} out, quantum {QUANTUM:,}")
@@ -134,7 +132,7 @@ def main() -> None:
     alone = None
     shared = []
     for workers in map(int, given.workers.split(",")):
-        got = run(workers, "d2lpm", scale)
+        got = run(workers, "d2lpm", given.requests)
         alone = alone or got["prefix_hit_rate"]
         print(
             f"{workers:>8,} {got['completed']:>9,} {got['pick_us']:>8.1f} {got['p99_us']:>7.1f} "
@@ -155,11 +153,11 @@ def main() -> None:
     for workers, asked, routers, told, pick_us in shared:
         counts = (asked, routers, told, asked + routers + told)
         print(f"{workers:>8,} " + " ".join(f"{n:>10,.0f}" for n in counts) + f" {asked * pick_us / 1e6:>10.3f}")
-    print("\none deficit per client for all workers, late binding, charges settled every 100 ms")
+    print("\none deficit per client for all workers, late binding, charges settled every 100 ms; 1,200 requests")
     for workers in map(int, given.workers.split(",")):
         if workers <= given.late:
             reports[0] = 0
-            got = run(workers, "shared_ledger", scale)
+            got = run(workers, "shared_ledger", min(given.requests, LATE_REQUESTS))
             seconds = got["completed"] / got["request_throughput"]
             print(
                 f"{workers:>8,} workers: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, "

@@ -12,7 +12,7 @@ from fairprefix.adapters.dynamo.__main__ import parser
 from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.core.bounds import Engine
 from fairprefix.core.config import PolicyConfig
-from fairprefix.hosting.fleet import FleetMonitor
+from fairprefix.hosting.fleet import FleetMonitor, WorkerReport
 
 DOCS = Path(__file__).parents[2] / "docs"
 RAY, DYNAMO = DOCS / "integrate/ray.md", DOCS / "integrate/dynamo.md"
@@ -23,7 +23,7 @@ def figures() -> set[str]:
     """Return the names of the figures of a fleet with a bound."""
     limits = Engine(reservation="none", kv_tokens=100, max_running=2, longest_input=10, longest_output=10)
     monitor = FleetMonitor(PolicyConfig(), limits)
-    monitor.joined("w")
+    monitor.reported("w", WorkerReport(0, ()))
     return {sample.name for sample in monitor.samples()}
 
 

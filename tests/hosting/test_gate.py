@@ -117,6 +117,26 @@ def test_who_waits_can_be_sent_away() -> None:
     run(check())
 
 
+def test_who_was_sent_away_is_not_charged_when_a_place_is_free_at_that_moment() -> None:
+    """Evicted or cancelled, and offered before it could leave: it never had its turn, and costs nothing."""
+
+    async def check() -> None:
+        gate = Gate(CONFIG, 2)
+        async with gate.admitted(request("first")):
+            async with gate.admitted(request("second")):
+                waiting = [asyncio.create_task(_hold(gate, request(f"b{n}", "b"))) for n in range(2)]
+                await asyncio.sleep(0)
+                gate.evict(WorkerLostError("w"))
+                waiting[1].cancel()
+            assert gate.flying == 1
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert (gate.flying, gate.waiting) == (1, 0)
+        assert gate.policy.live == 0
+        assert gate.policy.figures.service().get("b", 0) == 0
+
+    run(check())
+
+
 def test_the_true_prompt_and_output_are_charged() -> None:
     """`found` corrects what was assumed to be cached, `produced` charges output as it comes."""
 
@@ -148,6 +168,25 @@ def test_a_place_may_be_given_up_early() -> None:
         assert gate.policy.figures.service() == {"a": 50 + 2 * 2, "b": 50}
 
     asyncio.run(check())
+
+
+def test_an_admission_can_be_taken_back() -> None:
+    """What the engine never got is not charged, and its place is free; whatever is said of it then is ignored."""
+
+    async def check() -> None:
+        gate = Gate(CONFIG, 1)
+        async with gate.admitted(request("first")) as ticket:
+            ticket.take_back()
+            ticket.take_back()
+            ticket.produced(3)
+            ticket.found(3)
+            async with gate.admitted(request("second", "b")):
+                assert gate.flying == 1
+        assert gate.policy.live == gate.flying == gate.waiting == 0
+        assert {one.client: one.service for one in gate.report().clients} == {"a": 0, "b": 50}
+        assert not gate.policy.failed
+
+    run(check())
 
 
 def test_recent_prompts_are_taken_to_be_cached() -> None:
@@ -261,9 +300,26 @@ def test_a_failed_policy_is_named() -> None:
     monitor = FleetMonitor(CONFIG, LIMITS)
     monitor.reported("v", WorkerReport(0, (), holds=False))
     assert monitor.described()["failed"] == ["v"]
+    assert monitor.bound is None
     assert {sample.name: sample.value for sample in monitor.samples()}["fairprefix_fleet_failed_workers"] == 1
     monitor.left("v")
     assert monitor.described()["failed"] == []
+
+
+def test_nothing_is_promised_about_a_worker_that_says_nothing() -> None:
+    """There is no bound until every worker has reported; clients are forgotten all the same."""
+    monitor = FleetMonitor(PolicyConfig(max_clients=3), LIMITS)
+    monitor.reported("v", told(0, a=(0, 0, True)))
+    assert monitor.bound is not None
+    monitor.joined("w")
+    assert monitor.silent == ["w"]
+    assert "fairprefix_bound_tokens" not in {sample.name for sample in monitor.samples()}
+    for number in range(10):
+        monitor.dispatched(f"c{number}")
+        monitor.done(f"c{number}")
+    assert len(monitor._busy) == 3
+    monitor.reported("w", told(0))
+    assert monitor.bound is not None
 
 
 def test_without_dlpm_there_is_no_bound() -> None:

@@ -116,7 +116,7 @@ def test_a_ledger_that_dies_is_rebuilt() -> None:
     streams = (Stream("a", 8, 3, 200, 20, 24),)
 
     async def ask(handle: Any) -> tuple[list[Any], dict[str, int]]:  # noqa: ANN401 (Ray's handles)
-        loading = asyncio.create_task(load(handle, streams, 16))
+        loading = asyncio.create_task(load(handle, streams, 20))
         await asyncio.sleep(5)
         actor = ledger_actor("rebuilt", "LLM", "fairprefix")
         counters = {

@@ -115,6 +115,8 @@ class FleetMonitor:
         busy = self._busy[client]
         busy.requests -= 1
         busy.until = self._reports
+        if not busy.requests and len(self._busy) > self.config.max_clients:
+            del self._busy[client]
 
     # Workers.
 
@@ -179,9 +181,17 @@ class FleetMonitor:
         """The largest gap, in service units per unit of weight, of two clients that both waited, as seen here."""
         return float(self._monitor.largest_gap.exact)
 
+    @property
+    def silent(self) -> list[WorkerName]:
+        """Workers that have not reported yet, or never do: what is missed there is not known."""
+        return sorted(name for name, worker in self._workers.items() if not worker.heard)
+
     def guarantee(self) -> Guarantee | None:
-        """Return the bound for the most workers that there ever were; None without any, or without DLPM."""
-        if not self._most_workers or self.config.policy != "dlpm":
+        """Return the bound for the most workers that there ever were; None without any, or without DLPM.
+
+        Nor is there one while a worker is silent, or has failed.
+        """
+        if not self._most_workers or self.config.policy != "dlpm" or self.silent or self.failed:
             return None
         # Whoever will come, two may have the default weight, or a lighter one that is configured.
         clients: Iterable[Client] = (*self.config.weights, "any", "any other")
@@ -225,6 +235,7 @@ class FleetMonitor:
         return {
             "workers": len(self._workers),
             "failed": sorted(self.failed),
+            "silent": self.silent,
             "missed_refills": self.misses,
             "unsettled": self.unsettled,
             "largest_gap": self.largest_gap,

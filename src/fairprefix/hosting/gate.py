@@ -75,6 +75,7 @@ class Ticket:
     """Output tokens so far."""
     _gate: Gate = field(kw_only=True)
     _receipt: Receipt = field(kw_only=True)
+    _over: bool = field(default=False, init=False)
 
     @property
     def extend(self) -> int:
@@ -83,18 +84,25 @@ class Ticket:
 
     def found(self, extend: int) -> None:
         """Note how many prompt tokens the engine really computes."""
-        if extend != self._receipt.extend:
+        if extend != self._receipt.extend and not self._over:
             self._receipt = self._gate.amended(self._receipt, extend)
 
     def produced(self, tokens: int) -> None:
         """Charge output tokens."""
-        if tokens:
+        if tokens and not self._over:
             self.output += tokens
             self._gate.produced(self, tokens)
 
     def over(self) -> None:
         """Note that the engine is done with it, before its block ends: its place is given to the next one."""
+        self._over = True
         self._gate.leave(self.request)
+
+    def take_back(self) -> None:
+        """Note that the engine never got it: its place is free, and nothing is charged."""
+        if not self._over:
+            self._over = True
+            self._gate.taken_back(self, self._receipt)
 
 
 @define
@@ -187,26 +195,33 @@ class Gate:
     def leave(self, request: Request) -> None:
         """Forget a request, wherever it stands; again is no change."""
         ticket = self._flying.pop(request.id, None)
-        if self._turns.pop(request.id, None) is not None:
-            self._waits(request.client, -1)
-        elif ticket is None:
+        if ticket is not None:
+            self.policy.finish(request.id, output=ticket.output)
+        elif self._turns.pop(request.id, None) is not None:
+            self._never_admitted(request)
+        else:
             return
-        self.policy.finish(request.id, output=ticket.output if ticket else 0)
         self._admit()
+
+    def _never_admitted(self, request: Request) -> None:
+        self._waits(request.client, -1)
+        self.policy.finish(request.id, output=0)
 
     def _admit(self) -> None:
         self._prefixes.refresh()
         self.policy.begin_pass()
         while len(self._flying) < self.window and (offered := self.policy.peek()) is not None:
+            turn = self._turns.pop(offered.id)
+            if turn.done():  # cancelled, or sent away, and about to leave: nothing is charged
+                self._never_admitted(offered)
+                continue
             extend = offered.input_tokens - self._cached(offered)
             receipt = self.policy.take(offered.id, extend=extend, reserve=offered.max_output)
             self._spent(offered.client, receipt.charged)
             self._waits(offered.client, -1)
             self._sent(offered)
             ticket = self._flying[offered.id] = Ticket(offered, gate=self, receipt=receipt)
-            turn = self._turns.pop(offered.id)
-            if not turn.done():  # who was cancelled or sent away leaves by itself, in a moment
-                turn.set_result(ticket)
+            turn.set_result(ticket)
 
     # What tickets call.
 
@@ -215,6 +230,14 @@ class Gate:
         amended = self.policy.amend(receipt, extend=extend)
         self._spent(receipt.client, amended.charged - receipt.charged)
         return amended
+
+    def taken_back(self, ticket: Ticket, receipt: Receipt) -> None:
+        """Undo an admission, and forget the request."""
+        del self._flying[receipt.request]
+        self.policy.refund(receipt)
+        self._spent(receipt.client, -receipt.charged)
+        self.policy.finish(receipt.request, output=ticket.output)
+        self._admit()
 
     def produced(self, ticket: Ticket, tokens: int) -> None:
         """Charge output."""

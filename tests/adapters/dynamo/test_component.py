@@ -107,6 +107,9 @@ def test_a_request_without_a_token_goes_elsewhere() -> None:
         assert found["waiting"] == 0
         assert component.router.deficit("a", "1") == SETTINGS.quantum
         assert component.router.deficit("a", "2") == SETTINGS.quantum - 6 * (100 + 2 * 5)
+        component.report()
+        # What worker 1 never did is nobody's.
+        assert component.monitor.service() == {"a": 6 * (100 + 2 * 5)}
 
     run(check())
 
@@ -160,6 +163,44 @@ def test_who_waits_for_a_worker_that_leaves_is_sent_elsewhere() -> None:
         for one in holding:
             await one.aclose()
         assert component.described()["in_flight"] == {"2": 0}
+
+    run(check())
+
+
+class Hanging(Workers):
+    """Worker 1 hangs, but for the second request that it gets, which fails when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cached = {"1": 4}
+        self.fail = asyncio.Event()
+        self.asked = 0
+
+    async def generate(self, request: Mapping[str, Any], worker: str) -> AsyncGenerator[Chunk, None]:
+        """Hang, fail, or answer."""
+        if worker == "1":
+            self.asked += 1
+            await (self.fail if self.asked == 2 else asyncio.Event()).wait()
+            raise ConnectionError(worker)
+        async for chunk in super().generate(request, worker):
+            yield chunk
+
+
+def test_nobody_waits_for_a_suspended_worker() -> None:
+    """Whoever waits at its gate is sent elsewhere at once, though others are still in flight there."""
+
+    async def check() -> None:
+        backend = Hanging()
+        component = Component(backend, SETTINGS)
+        component.instances(["1"])
+        asked = [asyncio.create_task(answer(component, request())) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        assert (backend.asked, component.waiting) == (2, 1)
+        component.instances(["1", "2"])
+        backend.fail.set()
+        assert await asyncio.wait_for(asyncio.gather(*asked[1:]), 5) == [5, 5]
+        assert backend.asked == 2
+        asked[0].cancel()
 
     run(check())
 

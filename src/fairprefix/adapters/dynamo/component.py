@@ -180,7 +180,6 @@ class Component:
             except WorkerLostError:
                 self.retried += 1
             except Exception:
-                self._suspend(name)
                 if answered:
                     self.failed += 1
                     raise
@@ -210,17 +209,17 @@ class Component:
         done = False
         try:
             async with worker.gate.admitted(made) as ticket:
-                # What is cached now, and not when it was dispatched, is what is charged.
-                found = await self._backend.overlap(list(request["token_ids"]), namespace_of(request))
-                cached = min(found.get(name, 0) * self.settings.block_size, made.input_tokens - 1)
-                ticket.found(made.input_tokens - cached)
-                async with aclosing(self._backend.generate(request, name)) as chunks:
-                    async for chunk in chunks:
-                        ticket.produced(len(chunk.get("token_ids") or ()))
-                        worker.failures = 0
-                        if chunk.get("finish_reason"):
-                            ticket.over()
-                        yield chunk
+                try:
+                    async with aclosing(self._stream(name, request, ticket)) as chunks:
+                        async for chunk in chunks:
+                            worker.failures = 0
+                            yield chunk
+                except Exception:
+                    # Before its place is free, or the next one would be sent there.
+                    self._suspend(name)
+                    if not ticket.output:
+                        ticket.take_back()
+                    raise
                 done = True
         finally:
             worker.overlap.pop(made.id, None)
@@ -230,6 +229,21 @@ class Component:
                     self.router.settle(made.id, output=output, extend=ticket.extend)
                 else:
                     self.router.refund(made.id)
+
+    async def _stream(
+        self, name: WorkerName, request: Mapping[str, Any], ticket: Ticket
+    ) -> AsyncGenerator[Chunk, None]:
+        """Pass on what a worker answers, and charge it."""
+        # What is cached now, and not when it was dispatched, is what is charged.
+        found = await self._backend.overlap(list(request["token_ids"]), namespace_of(request))
+        tokens = ticket.request.input_tokens
+        ticket.found(tokens - min(found.get(name, 0) * self.settings.block_size, tokens - 1))
+        async with aclosing(self._backend.generate(request, name)) as chunks:
+            async for chunk in chunks:
+                ticket.produced(len(chunk.get("token_ids") or ()))
+                if chunk.get("finish_reason"):
+                    ticket.over()
+                yield chunk
 
     def described(self) -> dict[str, object]:
         """Return all figures, as JSON-serialisable data."""

@@ -18,7 +18,8 @@ from fairprefix.core.routing import WorkerName
 LOG = logging.getLogger("fairprefix.ray")
 HELLO = "hello"
 _FLUSH_S = 0.02
-_RETRY_S = 0.25
+_RETRY_S, _LONGEST_RETRY_S = 0.25, 2.0
+"""Between attempts to reach a ledger; doubled each time, since looking for it is work for all of Ray."""
 
 
 class LedgerHandle(Protocol):
@@ -77,6 +78,7 @@ class LedgerLink:
         self._tasks: list[asyncio.Task[None]] = []
         self._due = asyncio.Event()
         self._retry_at = 0.0
+        self._pause_s = _RETRY_S
 
     # What the router says.
 
@@ -175,7 +177,7 @@ class LedgerLink:
                 sent = [(id, key, worker) for id, (key, worker) in self.sent.items()]
                 self._epoch = await ledger.hello(self.name, self._members, sent, self._checkpoint)
                 self._ledger = ledger
-                self._retry_at = 0.0
+                self._retry_at, self._pause_s = 0.0, _RETRY_S
             return self._ledger
 
     def _lose(self, problem: Exception) -> None:
@@ -183,7 +185,8 @@ class LedgerLink:
         if not self._retry_at:
             LOG.warning("fairprefix: the ledger does not answer (%r), routing goes on without it", problem)
         self._ledger = None
-        self._retry_at = loop.time() + _RETRY_S
+        self._retry_at = loop.time() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_RETRY_S)
 
     async def _flush_often(self) -> None:
         while True:
@@ -198,7 +201,7 @@ class LedgerLink:
             found = await self._talk(want_checkpoint=True)
             if found is not None:
                 self._checkpoint = found
-            await asyncio.sleep(_RETRY_S if self._ledger is None else self._sync_s)
+            await asyncio.sleep(self._pause_s if self._ledger is None else self._sync_s)
 
     async def _talk(self, *, want_checkpoint: bool) -> Any:  # noqa: ANN401
         with contextlib.suppress(asyncio.TimeoutError):
