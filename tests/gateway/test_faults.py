@@ -242,7 +242,7 @@ def test_a_reader_that_stops_reading_is_cut_off() -> None:
             front.settled()
 
 
-def test_a_hundred_thousand_invented_names_stay_in_bounds() -> None:
+def test_invented_names_share_one_line_in_the_figures() -> None:
     """Figures tell a thousand clients apart, and count all others together."""
     with mock(step_ms=1, slots=64) as worker, gateway(f"{worker.url},window=64", options=TRUST) as front:
 

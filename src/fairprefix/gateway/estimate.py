@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from fairprefix.core.request import Client
 from fairprefix.gateway.ask import Ask
 
@@ -22,7 +24,8 @@ class Estimates:
     def __init__(self, bytes_per_token: int, assumed_output: int) -> None:
         self._bytes_per_token = bytes_per_token * _SCALE
         self._assumed_output = assumed_output
-        self._output: dict[Client, int] = {}
+        self._output: OrderedDict[Client, int] = OrderedDict()
+        """What is usual, scaled; whoever was heard of first goes first (in a plain dict that takes a search)."""
 
     def prompt(self, ask: Ask) -> int:
         """Return the tokens of a prompt, at least 1."""
@@ -46,6 +49,6 @@ class Estimates:
             seen = max(ask.text_bytes * _SCALE // prompt, _SCALE // _MEMORY)
             self._bytes_per_token += (seen - self._bytes_per_token) // _MEMORY
         if client not in self._output and len(self._output) >= _CLIENTS:
-            del self._output[next(iter(self._output))]
+            self._output.popitem(last=False)
         known = self._output.get(client, output * _SCALE)
         self._output[client] = known + (output * _SCALE - known) // _MEMORY
