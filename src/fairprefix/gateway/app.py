@@ -78,7 +78,8 @@ class GatewayApp:
         if path == "/health":
             await self._health(send)
             return
-        if not path.startswith(self._settings.pass_through):
+        # A worker's proxy might follow the dots to what manages the worker.
+        if not path.startswith(self._settings.pass_through) or ".." in path.split("/"):
             raise GatewayError(NOT_FOUND, "not_found", f"{path} is not passed on (see the setting pass_through)")
         gateway = self._gateway
         if gateway.draining:
