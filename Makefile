@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo simulate test lint format test-bare clean
+.PHONY: help venv demo simulate test lint format test-bare test-pythons clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -29,7 +29,7 @@ simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual tim
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
-test: venv  ## all tests, with branch coverage of the core
+test: venv services  ## all tests, with branch coverage of the core
 	$(BIN)/python -m coverage run -m pytest tests/core tests/property  # from the start: our pytest plugin imports us
 	$(BIN)/python -m coverage report --skip-covered
 	$(BIN)/python -m pytest tests --ignore=tests/core --ignore=tests/property
@@ -52,6 +52,9 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	printf 'attrs\nfairprefix\npip\n' > $(BARE)/expected
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
+
+test-pythons:  ## the tests of the core on Python 3.10 to 3.13, those of them that are at hand
+	$(PYTHON) make/pythons.py
 
 include make/*.mk
 

@@ -9,6 +9,7 @@ bench: venv  ## time and memory of the policies: steps by queue length, hostile 
 	$(BIN)/python benchmarks/policy_worst_cases.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/routing.py
+	$(BIN)/python benchmarks/kv_events.py
 	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
 
 compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); the sources are copied, not touched

@@ -4,7 +4,7 @@ ROUTERS := .venv-routers
 
 .PHONY: test-gateway test-gateway-chaos bench-gateway bench-gateway-fairness
 
-test-gateway: venv  ## the gateway's tests, with sixty seconds of chaos
+test-gateway: venv services  ## the gateway's tests, with sixty seconds of chaos
 	FAIRPREFIX_CHAOS_S=60 $(BIN)/python -m pytest tests/gateway
 
 test-gateway-chaos: venv  ## the sixty seconds of chaos alone; `make test` has eight, the night ten minutes

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from fairprefix.cli.errors import UsageError
+from fairprefix.cli.gateway_parts import parts_of
 from fairprefix.cli.options import name_of, weight, whole
 from fairprefix.configfile import read_settings
 from fairprefix.core.config import POLICIES
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from fairprefix.gateway.gateway import Gateway  # noqa: PLC0415  # an extra
     from fairprefix.gateway.run import serve  # noqa: PLC0415
 
-    serve(Gateway(settings), lambda public, admin: _announce(settings, public, admin))
+    serve(Gateway(settings, **parts_of(settings)), lambda public, admin: _announce(settings, public, admin))
     return 0
 
 
@@ -162,7 +163,7 @@ def _announce(settings: Settings, public: str, admin: str) -> None:
     print(
         f"fairprefix: gateway at {public}/v1 to {len(workers)} workers{inside}, "
         f"{settings.router.router} over queues under {settings.policy.policy}\n"
-        f"fairprefix: figures at {admin}/metrics, state at {admin}/admin/state\n"
+        f"fairprefix: figures at {admin}/metrics, state at {admin}/admin/state, live at {admin}/ui\n"
         "fairprefix: clients are told apart by "
         f"{' and '.join(told) or 'nothing: all requests count as one (see --trust, [[keys]])'}",
         flush=True,

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 
+from fairprefix.gateway import ui
 from fairprefix.gateway.gateway import Gateway
 from fairprefix.gateway.view import bound_of, deficit_of, describe
 from fairprefix.hosting import Sample
@@ -24,11 +25,11 @@ _LOCAL = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
 class AdminApp:
-    """An ASGI application: `/metrics`, `/admin/state`, `/health`, and further pages.
+    """An ASGI application: `/metrics`, `/admin/state`, `/health`, `/ui`.
 
     Args:
         gateway: whose figures are shown.
-        pages: by path.
+        pages: further ones by path; by default the live page.
     """
 
     def __init__(self, gateway: Gateway, pages: Mapping[str, Page] | None = None) -> None:
@@ -40,7 +41,7 @@ class AdminApp:
             "/admin/state": self._state,
             "/metrics": self._metrics,
             "/health": lambda: ("application/json", b'{"status":"ok"}'),
-            **(pages or {}),
+            **(ui.pages() if pages is None else pages),
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -74,7 +75,9 @@ class AdminApp:
         return name in self._hosts
 
     def _state(self) -> tuple[str, bytes]:
-        return "application/json", orjson.dumps(describe(self._gateway.fleet, self._gateway.callers.spoofed))
+        gateway = self._gateway
+        state = describe(gateway.fleet, gateway.callers.spoofed, events=gateway.events, ledgers=gateway.ledgers)
+        return "application/json", orjson.dumps(state)
 
     def _metrics(self) -> tuple[str, bytes]:
         registry = CollectorRegistry()
@@ -91,11 +94,12 @@ def samples(gateway: Gateway) -> Iterator[Sample]:
         if deficit is not None:
             help = "Deficit counter over all queues, in service units."
             yield Sample("fairprefix_deficit_tokens", help, deficit, {"fairness_id": name})
-    bound = bound_of(fleet)
+    bound = bound_of(fleet) if gateway.ledgers is None else None
     if bound:
         help = "Largest gap divided by its bound."
         yield Sample("fairprefix_bound_ratio", help, float(fleet.tally.gap) / bound, {"bound": "a_posteriori"})
     yield from _of_workers(gateway)
+    yield from _of_sharing(gateway)
     for name, text, value in (
         ("retries_total", "Requests that were sent again.", fleet.retries),
         ("spoofed_identity_total", "Requests of untrusted peers that named a client.", gateway.callers.spoofed),
@@ -132,12 +136,25 @@ def _of_workers(gateway: Gateway) -> Iterator[Sample]:
             yield Sample("fairprefix_quantum_refills_total", "Refill rounds.", rounds, labels, "counter")
 
 
+def _of_sharing(gateway: Gateway) -> Iterator[Sample]:
+    """Yield how well this gateway knows of its workers' caches, and of other gateways."""
+    for feed in gateway.events:
+        for name, value in feed.state().items():
+            yield Sample(
+                f"fairprefix_kv_events_{name}", "A worker's cache events.", value, {"worker": feed.worker}
+            )
+    if gateway.ledgers is not None:
+        for name, figure in gateway.ledgers.state().items():
+            yield Sample(f"fairprefix_sharing_{name}", "The ledger that gateways share.", figure)
+
+
 async def _respond(send: Send, status: int, kind: str, body: bytes) -> None:
     headers = [
         (b"content-type", kind.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", ui.POLICY.encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

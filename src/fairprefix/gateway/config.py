@@ -5,6 +5,8 @@ policy = "dlpm"                 # the settings of any host, see `fairprefix conf
 router = "d2lpm"
 [gateway]                       # those of GatewayConfig
 port = 8080
+[redis]                         # those of gateway.shared.config.RedisConfig, if gateways share
+url = "redis://10.0.0.9:6379"
 [[workers]]                     # those of WorkerConfig, one table per worker
 url = "http://10.0.0.5:8000"
 [[keys]]                        # those of KeyConfig, one table per API key
@@ -27,11 +29,12 @@ from fairprefix.configfile import make_config
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import ConfigError, at_least, nearest, one_of, reject
 from fairprefix.core.router_config import RouterConfig
+from fairprefix.gateway.shared.config import RedisConfig
 from fairprefix.hosting import clean_name
 
 FAIR_WORKERS = ("", "vllm", "sglang", "serve")
 """What fairprefix may run in at a worker: nothing, vLLM, SGLang, or the reference engine's server."""
-TABLES = ("router", "gateway", "workers", "keys")
+TABLES = ("router", "gateway", "workers", "keys", "redis")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME_OF_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -63,6 +66,8 @@ class WorkerConfig:
     """ZMQ endpoint of its KV events (router index "exact"), such as tcp://10.0.0.5:5557."""
     kv_replay: str = ""
     """ZMQ endpoint at which it replays missed events."""
+    kv_block_limit: int = 1_000_000
+    """The most of its blocks that are followed."""
 
     def __attrs_post_init__(self) -> None:
         """Check every field."""
@@ -77,6 +82,13 @@ class WorkerConfig:
             at_least("window", self.window, 1)
         one_of("fairprefix", self.fairprefix, FAIR_WORKERS)
         at_least("weight", self.weight, 1)
+        at_least("kv_block_limit", self.kv_block_limit, 1)
+        for name in ("kv_events", "kv_replay"):
+            address = getattr(self, name)
+            if address and not address.startswith(("tcp://", "ipc://")):
+                raise reject(name, address, "a ZeroMQ address such as tcp://10.0.0.5:5557")
+        if self.kv_replay and not self.kv_events:
+            raise reject("kv_replay", self.kv_replay, "kv_events beside it")
         if self.blocks is not None:
             at_least("blocks", self.blocks, 1)
         if self.api_key_env and not _NAME_OF_VARIABLE.fullmatch(self.api_key_env):
@@ -157,8 +169,11 @@ class GatewayConfig:
     bytes_per_token: int = 4
     """Bytes of text that count as one token until the worker says how many there were."""
     state: str = ""
-    """File in which deficits and debts survive a restart; without one they do not."""
+    """File in which deficits and debts survive a restart, or redis:NAME; without one they do not."""
     state_interval_s: float = 5.0
+    tokenizer: str = ""
+    """Folder with the model's tokenizer.json and, for chats, its template: what the index "exact" needs to
+    know which blocks a prompt given as text has."""
     drain_s: int = 30
     """Seconds for requests to finish in after SIGTERM."""
     names: int = 1000
@@ -194,6 +209,7 @@ class Settings:
     gateway: GatewayConfig
     workers: tuple[WorkerConfig, ...]
     keys: tuple[KeyConfig, ...] = Factory(tuple)
+    redis: RedisConfig | None = None
 
     def __attrs_post_init__(self) -> None:
         """Refuse names that are given twice, and a gateway without workers."""
@@ -207,6 +223,23 @@ class Settings:
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice:
                 raise ConfigError(f"{what} {twice!r} is given twice")
+        _check_index(self)
+
+
+def _check_index(settings: Settings) -> None:
+    """Refuse an exact index that nobody tells of, and events that nobody listens to."""
+    exact = settings.router.index == "exact"
+    for worker in settings.workers:
+        if exact and not worker.kv_events:
+            raise ConfigError(
+                f"worker {worker.name!r}: kv_events is missing, which index = 'exact' in [router] needs"
+            )
+        if worker.kv_events and not exact:
+            raise ConfigError(
+                f"worker {worker.name!r}: kv_events is of no use without index = 'exact' in [router]"
+            )
+    if settings.gateway.tokenizer and not exact:
+        raise ConfigError("tokenizer is of no use without index = 'exact' in [router]")
 
 
 def make_settings(values: Mapping[str, Any], source: str, workers: Sequence[WorkerConfig] = ()) -> Settings:
@@ -225,9 +258,13 @@ def make_settings(values: Mapping[str, Any], source: str, workers: Sequence[Work
         gateway = _build(GatewayConfig, tables["gateway"] or {}, "[gateway]")
         keys = tuple(_build(KeyConfig, table, "[[keys]]") for table in _tables("keys", tables["keys"]))
         listed = [_build(WorkerConfig, table, "[[workers]]") for table in _tables("workers", tables["workers"])]
+        redis = None if tables["redis"] is None else _build(RedisConfig, tables["redis"], "[redis]")
         policy = _policy({key: value for key, value in values.items() if key not in TABLES}, keys, source)
         router = _router(tables["router"] or {}, policy)
-        return Settings(policy=policy, router=router, gateway=gateway, workers=(*listed, *workers), keys=keys)
+        listed += workers
+        return Settings(
+            policy=policy, router=router, gateway=gateway, workers=tuple(listed), keys=keys, redis=redis
+        )
     except ConfigError as problem:
         text = str(problem)
         raise ConfigError(text if text.startswith(source) else f"{source}: {text}") from None

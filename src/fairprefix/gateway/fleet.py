@@ -12,11 +12,14 @@ from time import monotonic, monotonic_ns
 
 from fairprefix.core.request import Request
 from fairprefix.core.router_base import BaseRouter
+from fairprefix.core.routing import WorkerName
+from fairprefix.core.worker_index import ExactIndex
+from fairprefix.gateway.cacheview import CacheView, GuessedCache, ReportedCache
 from fairprefix.gateway.config import Settings
 from fairprefix.gateway.errors import TOO_MANY, UNAVAILABLE, GatewayError, no_worker
 from fairprefix.gateway.tally import Tally
 from fairprefix.gateway.turn import Place, Turn
-from fairprefix.gateway.worker import CacheView, MakePolicy, Worker
+from fairprefix.gateway.worker import MakePolicy, Worker
 
 LOG = logging.getLogger("fairprefix.gateway")
 
@@ -46,13 +49,19 @@ class Fleet:
                 config,
                 settings.policy,
                 make,
-                CacheView(blocks, router.config.block_size),
+                self._view(config.name, blocks),
                 let_in=self._let_in,
                 window=settings.gateway.window,
                 on_error=_policy_failed,
             )
             if config.name not in router.workers:
                 router.worker_joined(config.name, weight=config.weight, blocks=blocks)
+
+    def _view(self, worker: WorkerName, blocks: int) -> CacheView:
+        index, block_size = self.router.index, self.router.config.block_size
+        if isinstance(index, ExactIndex):
+            return ReportedCache(index, lambda: self.router.workers.named(worker).slot, block_size)
+        return GuessedCache(blocks, block_size)
 
     # Requests.
 
@@ -165,7 +174,8 @@ class Fleet:
         worker.alive, worker.why = True, ""
         worker.failures_in_a_row = 0
         worker.view.clear()
-        self.router.cleared(worker.name)
+        if self.router.index.kind != ExactIndex.kind:  # of an exact one the worker's own events take care
+            self.router.cleared(worker.name)
         self.router.worker_resumed(worker.name)
         worker.queue.open = True
         worker.queue.pump()

@@ -14,6 +14,7 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import SnapshotError
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import Prefixes
+from fairprefix.core.request import Request
 from fairprefix.core.router_base import BaseRouter
 from fairprefix.core.router_catalog import make_router, restore_router
 from fairprefix.core.router_config import RouterConfig
@@ -21,7 +22,7 @@ from fairprefix.gateway.caller import Callers
 from fairprefix.gateway.config import Settings, WorkerConfig
 from fairprefix.gateway.estimate import Estimates
 from fairprefix.gateway.exchange import Exchange
-from fairprefix.gateway.feed import WorkerEvents
+from fairprefix.gateway.feed import SharedLedgers, WorkerEvents
 from fairprefix.gateway.fleet import Fleet
 from fairprefix.gateway.health import Checkup
 from fairprefix.gateway.prefix import Prompt, TextBlocks
@@ -43,6 +44,7 @@ class Gateway:
         store: keeps deficits over restarts; by default the file that is configured.
         prompt: hashes prompts; by default their text.
         events: sources of the workers' cache events, with the router's index "exact".
+        ledgers: deficits that are shared with other gateways.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Gateway:
         store: StateStore | None = None,
         prompt: Prompt | None = None,
         events: Sequence[WorkerEvents] = (),
+        ledgers: SharedLedgers | None = None,
     ) -> None:
         limits = settings.gateway
         self.settings = settings
@@ -68,7 +71,8 @@ class Gateway:
         """Clients that did not read what they were sent."""
         self.draining = False
         self.fleet: Fleet
-        self._events = events
+        self.events = events
+        self.ledgers = ledgers
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -84,6 +88,8 @@ class Gateway:
         tally.load(saved.get("tally", {}))
 
         def make(worker: WorkerConfig, policy: PolicyConfig, prefixes: Prefixes) -> Policy:
+            if self.ledgers is not None and not worker.fairprefix:
+                return self.ledgers.policy(worker.name, policy, lambda asked: self._cached(worker.name, asked))
             return restored_policy(queues.get(worker.name), policy, prefixes)
 
         router = restored_router(saved.get("router"), settings.router, settings.workers)
@@ -98,7 +104,9 @@ class Gateway:
         ]
         await asyncio.gather(*(checkup.look() for checkup in checkups))
         jobs = [checkup.run() for checkup in checkups]
-        jobs += [self._save_at_intervals(), self._sweep(), *(events.run(router) for events in self._events)]
+        jobs += [self._save_at_intervals(), self._sweep(), *(events.run(router) for events in self.events)]
+        if self.ledgers is not None:
+            jobs.append(self.ledgers.run(lambda name: self.fleet.workers[name].queue.pump()))
         self._tasks = [asyncio.create_task(job) for job in jobs]
 
     async def stop(self) -> None:
@@ -129,6 +137,9 @@ class Gateway:
             "queues": {name: saved_queue(queue) for name, queue in queues.items()},
             "tally": fleet.tally.dump(),
         }
+
+    def _cached(self, worker: str, request: Request) -> int:
+        return self.fleet.workers[worker].cached(request)
 
     async def _save_at_intervals(self) -> None:
         while True:

@@ -129,7 +129,7 @@ class WorkerQueue:
         request = self.policy.peek()
         if request is not None:
             return self.waiting[request.id]
-        if self.inside:
+        if self.inside or self.policy.holds_back:
             return None
         # Nothing will change by itself: a policy that offers nobody must not stop the worker.
         self.stalls += 1

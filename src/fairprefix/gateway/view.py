@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Any
 
 from fairprefix.core.bounds import Engine
 from fairprefix.core.guarantee import Arrangement, cluster_guarantee
+from fairprefix.gateway.feed import SharedLedgers, WorkerEvents
 from fairprefix.gateway.fleet import Fleet
 from fairprefix.gateway.worker import Worker
 
 SCHEMA = 1
 
 
-def describe(fleet: Fleet, spoofed: int) -> dict[str, Any]:
+def describe(
+    fleet: Fleet,
+    spoofed: int,
+    *,
+    events: Sequence[WorkerEvents] = (),
+    ledgers: SharedLedgers | None = None,
+) -> dict[str, Any]:
     """Return the present state.
 
     `gap` is the largest difference of what two clients got while both waited, in service units per unit of weight;
     `bound` is what the theory promises for prompts and outputs as long as those seen so far, or None. Names are as
     clients gave them: whoever shows them has to escape them.
     """
-    bound = bound_of(fleet)
+    # Of what clients get through other gateways nothing is known here.
+    bound = bound_of(fleet) if ledgers is None else None
     gap = float(fleet.tally.gap)
     return {
         "schema": SCHEMA,
@@ -37,6 +46,8 @@ def describe(fleet: Fleet, spoofed: int) -> dict[str, Any]:
         "bound_ratio": gap / bound if bound else None,
         "retries": fleet.retries,
         "spoofed": spoofed,
+        "events": {feed.worker: feed.state() for feed in events},
+        "sharing": None if ledgers is None else ledgers.state(),
     }
 
 

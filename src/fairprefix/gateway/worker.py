@@ -12,7 +12,7 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import AskedPrefixes, Prefixes
 from fairprefix.core.request import Client, Request
-from fairprefix.core.run_index import ApproximateIndex
+from fairprefix.gateway.cacheview import CacheView
 from fairprefix.gateway.config import WorkerConfig
 from fairprefix.gateway.queue import WorkerQueue
 from fairprefix.gateway.turn import Turn
@@ -55,42 +55,6 @@ class Uncounted(Figures):
 
     def picked(self, nanoseconds: int) -> None:
         """Do nothing."""
-
-
-class CacheView:
-    """How much of a prompt one worker is taken to have cached: what was let in, least recently used first out.
-
-    Args:
-        blocks: capacity.
-        block_size: tokens per block.
-    """
-
-    def __init__(self, blocks: int, block_size: int) -> None:
-        self._index = ApproximateIndex()
-        self._index.open(0, blocks)
-        self._block_size = block_size
-        self._latest: tuple[Request, int] | None = None
-        """The answer given last: a policy asks several times for whom it is about to offer."""
-
-    def cached(self, request: Request) -> int:
-        """Return the cached tokens of a prompt, whose last token is always computed."""
-        if self._latest is not None and self._latest[0] is request:
-            return self._latest[1]
-        matched = self._index.match(request.blocks, request.namespace, 1)[0] if request.blocks else 0
-        found = min(matched * self._block_size, request.input_tokens - 1)
-        self._latest = (request, found)
-        return found
-
-    def let_in(self, request: Request) -> None:
-        """Note that a prompt is computed."""
-        self._latest = None
-        if request.blocks:
-            self._index.sent(0, request.blocks, request.namespace)
-
-    def clear(self) -> None:
-        """Note that the worker has begun anew."""
-        self._latest = None
-        self._index.clear(0)
 
 
 class Worker:

@@ -74,7 +74,13 @@ class HostedPolicy:
 
     def deficit(self, client: Client) -> int | None:
         """Return a client's deficit counter; None where the policy keeps none."""
-        return self._policy.deficit(client) if isinstance(self._policy, DLPM) and not self.failed else None
+        keeps = getattr(self._policy, "deficit", None)
+        return None if keeps is None or self.failed else int(keeps(client))
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the policy offers nobody on purpose: others that this host does not see go first."""
+        return not self.failed and bool(getattr(self._policy, "holds_back", False))
 
     @property
     def rounds(self) -> int | None:

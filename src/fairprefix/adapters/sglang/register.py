@@ -7,6 +7,8 @@ from importlib import import_module
 
 from fairprefix.adapters.sglang.hooks import SchedulerHooks
 from fairprefix.adapters.sglang.identity import IdentityHooks
+from fairprefix.adapters.sglang.ranks import MANAGER, RankHooks, check_rank_field
+from fairprefix.adapters.sglang.ranks import TARGETS as RANK_TARGETS
 from fairprefix.adapters.sglang.support import (
     ORDER,
     PLUGINS,
@@ -18,6 +20,7 @@ from fairprefix.adapters.sglang.support import (
 )
 from fairprefix.core.errors import ConfigError
 from fairprefix.hosting import host_config, is_configured
+from fairprefix.hosting.ranks import rank_config
 
 
 def register() -> None:
@@ -30,6 +33,7 @@ def register() -> None:
         return
     try:
         config = host_config(reservation="none")
+        routed = rank_config(config)
     except ConfigError as problem:
         refuse("; ".join(str(problem).splitlines()))
     check_version()
@@ -52,5 +56,12 @@ def register() -> None:
             hooks[target] = (identity.split, kinds.AFTER)
         elif target.endswith("_convert_to_internal_request"):
             hooks[target] = (identity.converted, kinds.AFTER)
+    if routed:
+        check_rank_field()
+        check_targets(RANK_TARGETS)
+        ranks = RankHooks(routed)
+        hooks[f"{MANAGER}._send_one_request"] = (ranks.sending, kinds.BEFORE)
+        hooks[f"{MANAGER}._send_batch_request"] = (ranks.sending_batch, kinds.BEFORE)
+        hooks[f"{MANAGER}._handle_batch_output"] = (ranks.received, kinds.BEFORE)
     for target, (hook, kind) in hooks.items():
         plugins.HookRegistry.register(target, hook, kind)

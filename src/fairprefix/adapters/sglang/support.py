@@ -7,6 +7,7 @@ SystemExit ends the process, so that is what `refuse` raises.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
@@ -76,13 +77,16 @@ def check_version() -> None:
         )
 
 
-def check_targets() -> None:
+def check_targets(targets: Mapping[str, tuple[str, ...]] = TARGETS) -> None:
     """Refuse an SGLang in which something that has to be hooked is missing, or takes other parameters.
+
+    Args:
+        targets: what is to be hooked, and how its parameters have to begin.
 
     Raises:
         SystemExit: naming the first such target.
     """
-    for target, expected in TARGETS.items():
+    for target, expected in targets.items():
         found = tuple(inspect.signature(resolve(target)).parameters)[: len(expected)]
         if found != expected:
             refuse(f"{target} of this SGLang takes {', '.join(found)}; expected {', '.join(expected)}")

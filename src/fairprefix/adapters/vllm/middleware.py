@@ -17,9 +17,11 @@ from uuid import uuid4
 
 from fairprefix.adapters.vllm.client import FIELD, mark, unmark
 from fairprefix.adapters.vllm.config import read_config
+from fairprefix.adapters.vllm.ranks import HEADER, Routed, rank_router
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.request import Client
 from fairprefix.hosting import Identity
+from fairprefix.hosting.ranks import RankRouter
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -41,6 +43,9 @@ class ClientIdMiddleware:
     def __init__(self, app: App, sources: Sequence[str] | None = None) -> None:
         self._app = app
         self._identity = None if sources is None else _identity(sources)
+        self._ranks: RankRouter | None = None
+        self._asked = False
+        """Whether it is known if ranks are chosen here."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, with the client's name in it."""
@@ -58,7 +63,36 @@ class ClientIdMiddleware:
                 scope = _with_headers(scope, body, client)
             if body is not None:
                 receive = _replay(body, receive)
+            if parsed is not None and _GENERATION.search(scope["path"]) and self._routes(scope):
+                await self._route(scope, receive, send, client, parsed)
+                return
         await self._app(scope, receive, send)
+
+    def _routes(self, scope: Message) -> bool:
+        if not self._asked:
+            self._asked = True
+            state = getattr(scope.get("app"), "state", None)
+            self._ranks = rank_router(getattr(state, "vllm_config", None))
+        return self._ranks is not None
+
+    async def _route(
+        self, scope: Message, receive: Receive, send: Send, client: Client, body: dict[str, Any]
+    ) -> None:
+        """Pass a request on to the rank that the router chooses, and watch its answer."""
+        assert self._ranks is not None
+        routed = Routed(self._ranks, client, body)
+
+        async def watched(message: Message) -> None:
+            routed.sent(message)
+            await send(message)
+
+        try:
+            if routed.rank is not None:
+                others = [pair for pair in scope["headers"] if pair[0].lower() != HEADER]
+                scope = {**scope, "headers": [*others, (HEADER, b"%d" % routed.rank)]}
+            await self._app(scope, receive, watched)
+        finally:
+            routed.over()
 
 
 def _identity(sources: Sequence[str]) -> Identity:

@@ -1,0 +1,1 @@
+"""Several gateways that are fair together: one ledger per worker, kept in Redis. Needs the extra `redis`."""
