@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo simulate test lint format test-bare clean
+.PHONY: help venv demo simulate test lint format test-bare test-pythons clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -52,6 +52,9 @@ test-bare:  ## the wheel in an empty environment: attrs alone, and the simulator
 	printf 'attrs\nfairprefix\npip\n' > $(BARE)/expected
 	grep -v -x -e setuptools -e tomli $(BARE)/packages | diff - $(BARE)/expected
 	cd $(BARE) && bin/fairprefix simulate --quiet --json - > runs.json && bin/python -c "import json; assert len(json.load(open('runs.json'))['runs']) == 4"
+
+test-pythons:  ## the tests of the core on Python 3.10 to 3.13, those of them that are at hand
+	$(PYTHON) make/pythons.py
 
 include make/*.mk
 

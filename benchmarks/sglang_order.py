@@ -11,6 +11,10 @@ is formed; SGLang has nothing like it. The ratio compares `order` with SGLang's 
 Two budgets: SGLang's default of 16,384 prefill tokens, which about 8 of these prompts use up, and one that never
 ends, so that all 16 free places are filled. After each step, outside of the clock, the admitted requests finish
 and as many arrive. Process time, medians.
+
+`--alone` compares SGLang's `calc_priority` with a whole step of the policies and the prefix index without any
+adapter, as `policy_step.py` measures it: 256 output charges, 8 requests finish, 8 are admitted, cached and evicted
+runs are reported.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from typing import Any
 
 from attrs import frozen
 
+from benchmarks import policy_step
 from fairprefix.adapters.sglang.hooks import SchedulerHooks
 from fairprefix.core.config import PolicyConfig
 from tests.sglang import real
@@ -98,11 +103,22 @@ def our_step(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int)
         _finish(batch)
         bridge.processed(batch)
         scheduler.add(*(load.request() for _ in batch.reqs))
+    assert not bridge.policy.errors, "the policy failed: what was measured is arrival order"
     return Step(
         statistics.median(order[WARM_UP:]) / 1000,
         statistics.median(charge[WARM_UP:]) / 1000,
         statistics.mean(admitted[WARM_UP:]),
     )
+
+
+def _waiting(count: int) -> tuple[Any, list[Any], Load]:
+    """Return a tree in which the system prompt is cached, and requests that wait."""
+    tree, load = real.unified_tree("rust"), Load()
+    real.insert(tree, SYSTEM)
+    requests = [load.request() for _ in range(count)]
+    gc.collect()
+    gc.freeze()
+    return tree, requests, load
 
 
 def _admit(scheduler: real.Scheduler, budget: int) -> Any:
@@ -130,18 +146,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--waiting", type=int, nargs="*", default=[100, 1_000, 10_000])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--alone", action="store_true", help="policies and index without the adapter")
     args = parser.parse_args()
     real.configure()
+    (alone if args.alone else inside)(args.waiting, args.steps)
+
+
+def alone(lengths: list[int], steps: int) -> None:
+    """Compare `calc_priority` with steps of the policies and the index alone."""
+    print("waiting  policy  stock ms  step ms   ratio")
+    for waiting in lengths:
+        tree, requests, _ = _waiting(waiting)
+        stock = stock_time(tree, requests, max(5, 5000 // waiting))
+        for name in ("dlpm", "vtc", "lpm"):
+            step = policy_step.measure(name, waiting, CLIENTS, steps).step
+            print(
+                f"{waiting:7,} {name:>7} {stock / 1000:9.2f} {step / 1000:8.3f} {stock / step:6.0f}x", flush=True
+            )
+
+
+def inside(lengths: list[int], steps: int) -> None:
+    """Compare `calc_priority` with what takes its place."""
     print("waiting    budget  admitted  stock ms  order ms  charge ms   ratio")
-    for waiting in args.waiting:
+    for waiting in lengths:
         for budget in (16_384, UNLIMITED):
-            tree, load = real.unified_tree("rust"), Load()
-            real.insert(tree, SYSTEM)
-            requests = [load.request() for _ in range(waiting)]
-            gc.collect()
-            gc.freeze()
+            tree, requests, load = _waiting(waiting)
             stock = stock_time(tree, requests, max(5, 5000 // waiting))
-            step = our_step(tree, requests, load, budget, args.steps)
+            step = our_step(tree, requests, load, budget, steps)
             print(
                 f"{waiting:7,} {'none' if budget == UNLIMITED else format(budget, ','):>9} {step.admitted:9.1f} "
                 f"{stock / 1000:9.2f} {step.order / 1000:9.3f} {step.charge / 1000:10.3f} "

@@ -11,6 +11,7 @@ from fairprefix.core.central_pool import CentralPool
 from fairprefix.core.errors import ConfigError, HostError
 from fairprefix.core.request import Request
 from fairprefix.core.routing import Choice
+from fairprefix.core.worker_index import ExactIndex
 
 
 def pool(*workers: str, depth: int = 1, look: int = 8) -> CentralPool:
@@ -21,9 +22,9 @@ def pool(*workers: str, depth: int = 1, look: int = 8) -> CentralPool:
     return made
 
 
-def request(id: str, *path: int) -> Request:
+def request(id: str, *path: int, prompt: int = 9, namespace: str = "") -> Request:
     """Return a request of the client that its id begins with."""
-    return Request(id, id[0], 9, 1, path)
+    return Request(id, id[0], prompt, 1, path, namespace)
 
 
 def told(choices: Sequence[Choice]) -> list[str]:
@@ -150,7 +151,88 @@ def test_wrong_calls_are_refused() -> None:
         made.admitted("a1")
     with pytest.raises(HostError, match="'x' is at no worker"):
         made.finish("x")
-    sizes: tuple[dict[str, Any], ...] = ({"depth": 0}, {"look": 0}, {"block_size": 0}, {"worker_blocks": 0})
-    for wrong in sizes:
-        with pytest.raises(ConfigError, match="an integer >= 1"):
-            CentralPool(**wrong)
+
+
+@pytest.mark.parametrize("name", ["depth", "look", "block_size", "worker_blocks"])
+def test_a_size_of_nothing_is_named(name: str) -> None:
+    """Each number is at least 1, and the error says which one is not."""
+    sizes: dict[str, Any] = {name: 0}
+    with pytest.raises(ConfigError, match=f"^{name} = 0 .* integer >= 1"):
+        CentralPool(**sizes)
+    sizes[name] = 1
+    CentralPool(**sizes)
+
+
+def test_what_is_not_said_is_as_documented() -> None:
+    """Blocks of 16 tokens, one queued request each, eight are looked at, and caches of 32 768 blocks."""
+    made = CentralPool()
+    made.worker_joined("u")
+    worker = made.workers.named("u")
+    assert (made.block_size, made.depth, worker.blocks, worker.weight) == (16, 1, 32_768, 1)
+    made.arrive(request("a1", 1, 2, prompt=40))
+    for number in range(2, 10):
+        made.arrive(request(f"a{number}", 100 + number))
+    made.arrive(request("az", 1, 2, prompt=40))
+    assert told(made.admitted("a1")) == ["a2>u"], "the ninth of those that wait is not looked at"
+    assert told(made.admitted("a2")) == ["az>u"], "the eighth is"
+
+
+def test_a_worker_may_say_how_much_it_can_cache() -> None:
+    """Only as much is taken to be cached there."""
+    made = pool()
+    made.worker_joined("u", blocks=2)
+    assert made.workers.named("u").blocks == 2
+    made.arrive(request("a1", 1, 2, 3, 4))
+    made.arrive(request("a2", 1, 2, 3, 4))
+    assert made.admitted("a1")[0].cached_tokens == 2
+
+
+def test_what_is_cached_may_be_told_by_the_workers() -> None:
+    """An index that is handed in is used, and knows nothing of dispatches."""
+    index = ExactIndex()
+    made = CentralPool(block_size=1, index=index)
+    made.worker_joined("u")
+    index.stored(0, (1, 2))
+    assert [choice.cached_tokens for id in ("a1", "b1") for choice in made.arrive(request(id, 1, 2, 3))] == [2, 2]
+
+
+def test_what_is_cached_is_told_in_tokens_and_never_the_whole_prompt() -> None:
+    """Two blocks of four are eight tokens; the last token of a prompt is computed in any case."""
+    made = CentralPool(block_size=4, depth=9)
+    made.worker_joined("u")
+    choices = [
+        choice
+        for number, prompt in enumerate((9, 9, 8))
+        for choice in made.arrive(request(f"a{number}", 1, 2, prompt=prompt))
+    ]
+    assert [choice.cached_tokens for choice in choices] == [0, 8, 7]
+    assert [choice.again for choice in choices] == [False] * 3
+
+
+def test_namespaces_do_not_share() -> None:
+    """What is cached under a salt is a match for prompts with that salt alone."""
+    made = pool("u", depth=9)
+    cached = [
+        choice.cached_tokens
+        for id, namespace in (("a1", "salt"), ("a2", "salt"), ("a3", ""))
+        for choice in made.arrive(request(id, 1, 2, namespace=namespace))
+    ]
+    assert cached == [0, 2, 0]
+
+
+def test_a_worker_gets_the_request_that_it_has_cached_under_its_salt() -> None:
+    """An older one with equal blocks, but another salt, is no match."""
+    made = pool("u")
+    for id, namespace in (("a1", "salt"), ("a2", ""), ("a3", "salt")):
+        made.arrive(request(id, 1, 2, namespace=namespace))
+    assert told(made.admitted("a1")) == ["a3>u"]
+
+
+def test_of_several_workers_the_oldest_request_goes_where_its_salt_is() -> None:
+    """The one that had the salted prompt, though the other one was used longer ago."""
+    made = pool("u", "v")
+    made.arrive(request("a1", 5))
+    made.arrive(request("a2", 1, 2, namespace="salt"))
+    made.admitted("a1")
+    made.admitted("a2")
+    assert told(made.arrive(request("a3", 1, 2, namespace="salt"))) == ["a3>v"]

@@ -13,7 +13,7 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.contract import HostContract
 from fairprefix.core.errors import HostError
 from fairprefix.core.history import Recorder
-from fairprefix.core.policy import Refusal
+from fairprefix.core.policy import Policy, Refusal
 from fairprefix.core.request import Request
 
 
@@ -259,3 +259,12 @@ def test_only_the_last_events_are_remembered() -> None:
         policy.finish("r", output=0)
     with pytest.raises(HostError, match=r"before: nothing$"):
         policy.arrive(request("quiet"))
+
+
+@pytest.mark.parametrize("wrap", [HostContract, lambda policy: Recorder(policy, lambda _event: None)])
+def test_a_plan_is_passed_on_with_its_budget(wrap: Callable[[Policy], Policy]) -> None:
+    """Whoever stands between host and policy plans no further than asked for."""
+    policy = wrap(make_policy(PolicyConfig(quantum=100)))
+    for id in "rst":
+        policy.arrive(request(id))
+    assert [len(policy.plan(2)), len(policy.plan(3)), len(policy.plan(3, budget=8))] == [2, 3, 1]

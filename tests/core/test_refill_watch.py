@@ -17,14 +17,14 @@ from tests.support import dlpm, request
 class Watched:
     """Two workers and the watch, told of everything."""
 
-    def __init__(self, **weights: int) -> None:
-        self.workers = [dlpm(quantum=10, weights=weights) for _ in range(2)]
-        self.watch = RefillWatch(self.workers, {c: 10 * w for c, w in weights.items()}, 10)
+    def __init__(self, quantum: int = 10, **weights: int) -> None:
+        self.workers = [dlpm(quantum=quantum, weights=weights) for _ in range(2)]
+        self.watch = RefillWatch(self.workers, {c: quantum * w for c, w in weights.items()}, quantum)
 
-    def arrive(self, worker: int, *ids: str) -> None:
+    def arrive(self, worker: int, *ids: str, prompt: int = 50) -> None:
         """Queue requests at a worker."""
         for id in ids:
-            self.workers[worker].arrive(request(id, prompt=50))
+            self.workers[worker].arrive(request(id, prompt=prompt))
             self.watch.queued(id[0], +1)
 
     def take(self, worker: int, id: str, extend: int) -> None:
@@ -85,6 +85,53 @@ def test_what_is_missed_while_nothing_waits_anywhere_does_not_count() -> None:
     both.take(1, "f2", 1)
     assert both.watch.missed("f") == missed
     assert both.watch.missed("nobody") == 0
+
+
+def test_refills_are_counted_in_quanta_of_the_client() -> None:
+    """Of weight 2 it received as many refills as one of weight 1, and missed as many."""
+    both = Watched(f=2)
+    both.arrive(1, "f9")
+    both.arrive(0, "f1", "g1")
+    both.take(0, "f1", 4)
+    both.take(0, "g1", 40)
+    both.arrive(0, "g2")
+    both.take(0, "g2", 1)
+    assert (both.watch.missed("f"), both.watch.missed("g")) == (4, 0)
+
+
+def test_each_backlog_adds_what_was_missed_in_it() -> None:
+    """Two backlogs at the other worker with two refills missed in each, and two in between that do not count."""
+    both = Watched()
+    both.arrive(0, "f1", "g1")
+    both.take(0, "f1", 1)
+    both.take(0, "g1", 20)
+    told = []
+    for number, waits in enumerate((True, False, True), start=2):
+        if waits:
+            both.arrive(1, f"f{number}")
+        both.arrive(0, f"g{number}")
+        both.take(0, f"g{number}", 20)
+        told.append(both.watch.missed("f"))
+        if waits:
+            both.take(1, f"f{number}", 1)
+    assert told == [2, 2, 4]
+    assert both.watch.most_missed() == 4
+
+
+def test_a_refill_of_one_unit_is_counted_exactly() -> None:
+    """With a quantum of one, and more refills than a floating-point number can count."""
+    many = 2**60
+    both = Watched(quantum=1)
+    both.arrive(1, "f9")
+    both.arrive(0, "f1", "g1", prompt=many)
+    both.take(0, "f1", 2)
+    both.take(0, "g1", many)
+    both.arrive(0, "f2", "g2")
+    both.take(0, "f2", 1)
+    both.arrive(0, "g3")
+    both.take(0, "g2", 1)
+    received = both.workers[0].deficit("f") + 3
+    assert both.workers[0].rounds - received == both.watch.missed("f") == many - 3
 
 
 def test_nobody_watched_has_missed_nothing() -> None:

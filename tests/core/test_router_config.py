@@ -15,9 +15,9 @@ from fairprefix.core.router_config import ROUTERS, RouterConfig
     ("field", "value", "message"),
     [
         ("router", "d2lmp", r"router = 'd2lmp' .* \(did you mean 'd2lpm'\?\)"),
-        ("prompt_charge", "all", "one of input, extend"),
-        ("output_charge", 3, "one of finish, max, average"),
-        ("index", "guess", "one of approximate, exact"),
+        ("prompt_charge", "all", "^prompt_charge = 'all' .* one of input, extend"),
+        ("output_charge", 3, "^output_charge = 3 .* one of finish, max, average"),
+        ("index", "guess", "^index = 'guess' .* one of approximate, exact"),
         *((name, 0, f"{name} = 0 .* integer >= 1") for name in ("quantum", "max_clients", "block_size")),
         *((name, 0, f"{name} = 0 .* integer >= 1") for name in ("worker_blocks", "hash_blocks", "hash_points")),
         *((name, 0, f"{name} = 0 .* integer >= 1") for name in ("default_weight", "window")),
@@ -38,6 +38,12 @@ def test_a_wrong_value_is_named_with_what_would_be_right(field: str, value: obje
     """The error names the field, the value and the range, before anything runs."""
     with pytest.raises(ConfigError, match=message):
         RouterConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_values_at_the_ends_of_their_ranges_are_taken() -> None:
+    """No percent and all of them; the smallest weight."""
+    assert [RouterConfig(match_percent=percent).match_percent for percent in (0, 100)] == [0, 100]
+    assert RouterConfig(weights={"a": 1}).weight("a") == 1
 
 
 def test_a_mapping_is_read_and_written() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from fairprefix.core.errors import ConfigError
-from fairprefix.core.hashing import Ring, drawn
-from fairprefix.core.preble import Preble
+from fairprefix.core.hashing import Ring, drawn, hash64, prefix_key
 from fairprefix.core.request import Request
 from fairprefix.core.round_robin import ClientRoundRobin
 from fairprefix.core.router_base import BaseRouter
 from fairprefix.core.router_catalog import make_router, restore_router
 from fairprefix.core.router_config import ROUTERS, RouterConfig
+from fairprefix.core.worker_index import ExactIndex
 
 
 def router(name: str, *workers: str, blocks: int | None = None, **settings: Any) -> BaseRouter:  # noqa: ANN401
@@ -25,9 +25,11 @@ def router(name: str, *workers: str, blocks: int | None = None, **settings: Any)
     return made
 
 
-def sent(to: BaseRouter, id: str, *path: int, prompt: int = 4, output: int = 1, now: int = 0) -> str:
+def sent(
+    to: BaseRouter, id: str, *path: int, prompt: int = 4, output: int = 1, now: int = 0, namespace: str = ""
+) -> str:
     """Pick a worker for a request of the client that its id begins with; return the worker's name."""
-    choice = to.pick(Request(id, id[0], max(prompt, len(path)), output, path), now=now)
+    choice = to.pick(Request(id, id[0], max(prompt, len(path)), output, path, namespace), now=now)
     assert choice is not None
     return choice.worker
 
@@ -44,6 +46,12 @@ def test_each_client_goes_round_by_itself() -> None:
     """A client's requests are spread evenly, whatever the others send."""
     made = router("client_rr", "u", "v")
     assert [sent(made, id) for id in ("a1", "b1", "b2", "a2", "b3", "a3")] == ["u", "u", "v", "v", "u", "u"]
+
+
+def test_every_new_client_begins_with_the_first_worker() -> None:
+    """Whatever others have been sent before."""
+    made = router("client_rr", "u", "v", "w")
+    assert [sent(made, id) for id in ("a1", "a2", "b1", "c1")] == ["u", "v", "u", "u"]
 
 
 def test_clients_that_have_been_away_longest_begin_anew() -> None:
@@ -103,6 +111,39 @@ def test_without_blocks_the_client_is_hashed() -> None:
     assert len({sent(made, f"a{number}") for number in range(9)}) == 1
 
 
+def test_a_share_is_exact() -> None:
+    """Below 199 % of the average are 198 of 199 requests at one of two workers, 199 of 200 are not."""
+    made = router("consistent_hash", "u", "v", load_percent=199)
+    homes = [sent(made, f"a{number}", 1) for number in range(200)]
+    assert len(set(homes[:199])) == 1
+    assert homes[199] != homes[0]
+
+
+def test_another_seed_sends_prompts_elsewhere() -> None:
+    """The same one sends them to the same place."""
+    homes = []
+    for seed in (0, 0, 1):
+        made = router("consistent_hash", *"uvwx", load_percent=10_000, seed=seed)
+        homes.append([sent(made, f"a{number}", number) for number in range(60)])
+    assert homes[0] == homes[1] != homes[2]
+
+
+def test_a_worker_that_has_left_leaves_nothing_on_the_ring() -> None:
+    """Whoever gets its slot has its own places alone."""
+    made, fresh = router("consistent_hash", "u", "v"), router("consistent_hash", "u", "x")
+    made.worker_left("v")
+    made.worker_joined("x")
+    for number in range(60):
+        assert sent(made, f"a{number}", number) == sent(fresh, f"a{number}", number)
+
+
+def test_hashes_are_those_of_every_run_and_machine() -> None:
+    """BLAKE2b of eight bytes, read from the largest end; of a prompt its last block that counts."""
+    assert hash64("") == 0xE4A6A0577479B2B4
+    request = Request("r", "a", 9, 1, (1, 2, 3))
+    assert [prefix_key(request, blocks) for blocks in (1, 2, 3, 9)] == ["/1", "/2", "/3", "/3"]
+
+
 def test_no_worker_has_more_than_its_share_of_the_load() -> None:
     """With loads bounded at 125 % of the average, one hot prefix spreads."""
     made = router("consistent_hash", *"uvwx")
@@ -129,12 +170,49 @@ def test_two_candidates_share_a_prefix_until_one_is_out_of_balance() -> None:
     assert len(set(homes)) == 2
 
 
+def test_different_beginnings_have_different_candidates() -> None:
+    """dualmap: all workers are somebody's candidates."""
+    made = router("dualmap", *"uvwxyz")
+    assert {sent(made, f"a{number}", number) for number in range(60)} == set("uvwxyz")
+
+
+def test_a_restored_ring_has_every_point_where_it_was() -> None:
+    """consistent_hash: places follow from the workers' names, which a snapshot keeps."""
+    made = router("consistent_hash", *"uvwx", load_percent=10_000)
+    homes = [sent(made, f"a{number}", number) for number in range(60)]
+    restored = restore_router(json.loads(json.dumps(made.snapshot())))
+    assert [sent(restored, f"b{number}", number) for number in range(60)] == homes
+
+
 def test_locality_decides_while_loads_are_in_balance() -> None:
     """cache_aware: more than the given share cached, then the best match; else the emptiest cache."""
     made = router("cache_aware", "u", "v", match_percent=50)
     assert sent(made, "a1", 1, 2, 3, 4) == "u"
     assert sent(made, "a2", 1, 2, 3, 9) == "u", "3 of 4 tokens are cached"
     assert sent(made, "a3", 1, 2, 8, 9) == "v", "2 of 4 are not more than half: v's cache is empty"
+
+
+def test_what_is_cached_is_counted_in_tokens() -> None:
+    """cache_aware: two blocks of four tokens are all of a prompt of eight."""
+    made = router("cache_aware", "u", "v", match_percent=50, block_size=4)
+    assert [sent(made, id, 1, 2, prompt=8) for id in ("a1", "a2")] == ["u", "u"]
+
+
+@pytest.mark.parametrize("name", ["cache_aware", "dualmap", "d2lpm"])
+def test_a_prompt_is_looked_for_in_its_own_namespace(name: str) -> None:
+    """What is cached there attracts it; without a match the other worker would have been taken."""
+    made = router(name, "u", "v", quantum=1000)
+    home = sent(made, "a1", 1, 2, 3, 4, namespace="salt")
+    assert sent(made, "a2", 1, 2, 3, 4, namespace="salt") == home
+
+
+def test_loads_are_out_of_balance_beyond_both_thresholds() -> None:
+    """The difference and the ratio have to be exceeded, both, by a request or a percent at least."""
+    made = router("rr", balance_abs=10, balance_rel_percent=150)
+    assert not made.unbalanced(15, 5), "a difference of ten is not more than ten"
+    assert made.unbalanced(16, 5)
+    assert not made.unbalanced(60, 40), "150 % is not more than 150 %"
+    assert made.unbalanced(61, 40)
 
 
 def test_out_of_balance_the_least_loaded_worker_is_taken() -> None:
@@ -144,97 +222,6 @@ def test_out_of_balance_the_least_loaded_worker_is_taken() -> None:
     assert [sent(made, f"a{number}", *path) for number in range(4)] == ["u"] * 4
     assert sent(made, "a4", *path) == "v"
     assert sent(made, "a5", *path) == "v", "4 is not more than 3 above 1, and both have it cached now"
-
-
-# Preble.
-
-
-def preble(*workers: str, blocks: int | None = None, **settings: Any) -> Preble:  # noqa: ANN401
-    """Return a router where a prompt token takes 10 ns and an output token 1 ns."""
-    made = router("preble", *workers, blocks=blocks, **{"prefill_ns": 10, "decode_ns": 1, **settings})
-    assert isinstance(made, Preble)
-    return made
-
-
-def test_a_prompt_that_is_cached_for_the_larger_part_is_exploited() -> None:
-    """More cached than missed: the holder; no more: the least cost."""
-    made = preble("u", "v", balance_rel_percent=10_000)
-    assert sent(made, "a1", 1, 2, 3, 4) == "u"
-    assert sent(made, "b1", 9, prompt=7) == "v"
-    assert sent(made, "a2", 1, 2, 3, 5) == "u"
-    assert sent(made, "a3", 1, 2, 7, 8) == "u", "2 of 4 is not the larger part, but the cost is least at u"
-    assert sent(made, "a4", 50) == "v", "u has 73 ns to do, v has 71"
-
-
-def test_the_heaviest_worker_is_relieved() -> None:
-    """Beyond 150 % of the smallest load an exploiting request is redirected."""
-    made = preble("u", "v")
-    path = tuple(range(10))
-    assert sent(made, "a1", *path) == "u"
-    assert sent(made, "a2", *path) == "v", "v has nothing to do"
-    assert sent(made, "a3", *path) == "u"
-
-
-def test_loads_are_forgotten_after_the_window() -> None:
-    """What was sent longer than H ago does not count, and a refund after that takes back nothing."""
-    made = preble("u", "v", window=100)
-    sent(made, "a1", prompt=50)
-    assert made._history[0].load == 501
-    assert sent(made, "b1", prompt=9, now=100) == "v"
-    assert sent(made, "b2", prompt=9, now=101) == "u"
-    assert made._history[0].load == 91
-    made.refund("a1")
-    assert made._history[0].load == 91
-    made.validate()
-
-
-def test_time_does_not_go_back() -> None:
-    """The host's clock is checked."""
-    made = preble("u")
-    sent(made, "a1", now=7)
-    with pytest.raises(ConfigError, match=r"now = 6 .* integer >= 7"):
-        sent(made, "a2", now=6)
-
-
-def test_refunds_and_departures_leave_the_window() -> None:
-    """Neither counts for the load any more."""
-    made = preble("u", "v")
-    assert (sent(made, "a1", 1, 2), sent(made, "b1", 3, 4)) == ("u", "v")
-    made.refund("a1")
-    assert made._history[0].load == 0
-    assert made.worker_left("v") == ("b1",)
-    made.worker_joined("v")
-    assert sent(made, "b1", 3, 4, now=10**15) == "u"
-    made.validate()
-
-
-def test_the_usual_output_is_expected() -> None:
-    """Decode time is that of the average output so far; before that of the longest one."""
-    made = preble("u")
-    sent(made, "a1", prompt=1, output=100)
-    assert made._history[0].load == 10 + 100
-    made.settle("a1", output=30)
-    sent(made, "a2", prompt=1, output=100)
-    assert made._history[0].load == 10 + 100 + 10 + 30
-
-
-def test_what_would_be_evicted_costs_as_much_as_it_is_used() -> None:
-    """A full cache of hot blocks is spared, one of cold blocks is not."""
-    made = preble("u", "v", blocks=4, window=1000)
-    assert sent(made, "a1", 1, 2, 3, 4, output=1) == "u"
-    assert sent(made, "a2", 5, 6, 7, 8, output=40) == "v"
-    # v is loaded with 40 ns more, but u would have to evict what all of its requests use: 4 blocks of 10 ns.
-    assert made._explore(Request("a3", "a", 4, 1, (21, 22, 23, 24)), 0b11).name == "u"
-    made._history[1].users.clear()
-    assert made._explore(Request("a3", "a", 4, 1, (21, 22, 23, 24)), 0b11).name == "v"
-
-
-def test_a_worker_without_requests_in_the_window_evicts_for_nothing() -> None:
-    """Nobody uses what it has cached."""
-    made = preble("u", blocks=2, window=10)
-    sent(made, "a1", 1, 2)
-    made._expire(100)
-    assert made._eviction_cost(0, Request("a2", "a", 4, 1, (5, 6)), 0) == 0
 
 
 @pytest.mark.parametrize("name", ROUTERS)
@@ -263,6 +250,35 @@ def test_a_restored_router_decides_as_the_original(name: str) -> None:
 def test_weights_are_checked_by_every_router(name: str) -> None:
     """Also by those that do not look at them."""
     made = router(name, "u")
-    made.reweigh("a", 2)
+    made.reweigh("a", 1)
     with pytest.raises(ConfigError, match="weight = 0"):
         made.reweigh("a", 0)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_a_choice_says_what_is_cached_in_the_prompts_own_namespace(name: str) -> None:
+    """In tokens, and never the last one; whoever asks again gets the same answer."""
+    made = router(name, "u", block_size=4)
+    told = []
+    for id, namespace in (("a1", "salt"), ("a2", "salt"), ("a3", "")):
+        for prompt in (9, 8):
+            request = Request(f"{id}/{prompt}", "a", prompt, 1, (1, 2), namespace)
+            first, again = made.pick(request), made.pick(request)
+            assert first is not None
+            assert again is not None
+            assert first.request == again.request == request.id
+            assert (first.again, again.again) == (False, True)
+            told.append((first.cached_tokens, again.cached_tokens))
+    assert told == [(0, 0), (7, 7), (8, 8), (7, 7), (0, 0), (7, 7)]
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_an_index_that_is_handed_in_is_used(name: str) -> None:
+    """It may be shared, or kept apart from the router's snapshots."""
+    index = ExactIndex()
+    made = make_router(RouterConfig(router=name, block_size=1), index)
+    made.worker_joined("u")
+    index.stored(0, (1, 2))
+    choice = made.pick(Request("a1", "a", 4, 1, (1, 2, 3)))
+    assert choice is not None
+    assert choice.cached_tokens == 2

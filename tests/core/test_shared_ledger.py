@@ -158,6 +158,15 @@ def test_a_refunded_request_is_back_in_its_old_place() -> None:
     ledger.validate()
 
 
+def test_the_oldest_request_is_the_first_one_again_after_a_refund() -> None:
+    """It is among the few that are considered, though others were queued meanwhile."""
+    ledger, u, _v = shared(look=1)
+    arrive(u, "a1", "a2")
+    u.refund(u.take("a1", extend=4, reserve=5))
+    assert offered(u) == "a1"
+    ledger.validate()
+
+
 def test_a_preempted_request_may_resume_anywhere_for_free() -> None:
     """Unless recomputation is charged; where the host resumes it by itself, it is not offered."""
     for recompute, cost in (("free", 0), ("charged", 6)):
@@ -257,3 +266,122 @@ def test_a_request_arrives_once() -> None:
     arrive(u, "a1")
     with pytest.raises(HostError, match="'a1' has arrived already"):
         arrive(v, "a1")
+
+
+# What is compared with what, to the unit.
+
+
+def spent(view: LedgerView, id: str, units: int) -> None:
+    """Let a request arrive, be admitted for some units, and finish."""
+    arrive(view, id, prompt=units)
+    view.take(id, extend=units, reserve=0)
+    view.finish(id, output=0)
+
+
+def test_one_unit_of_credit_is_credit_and_none_is_none() -> None:
+    """Who has used up its quantum to the unit is not offered while somebody has one unit left."""
+    _, u, _v = shared()
+    arrive(u, "a1", "b1")
+    u.take("a1", extend=10, reserve=0)
+    u.take("b1", extend=9, reserve=0)
+    arrive(u, "a2", "b2")
+    assert offered(u) == "b2"
+
+
+def test_nobody_is_refilled_while_somebody_has_one_unit() -> None:
+    """Neither whoever has it, nor anybody else."""
+    ledger, u, _v = shared()
+    spent(u, "a1", 9)
+    arrive(u, "a2")
+    u.take("a2", extend=1, reserve=0)
+    assert (ledger.rounds, ledger.deficit("a"), ledger.unreported("a")) == (1, 10, 10)
+
+
+def test_one_unit_of_credit_is_not_topped_up() -> None:
+    """Others are refilled, as often as they need it; who has credit is not."""
+    ledger, u, _v = shared()
+    arrive(u, "a1", "b1")
+    u.take("a1", extend=9, reserve=0)
+    u.take("b1", extend=35, reserve=0)
+    arrive(u, "b2")
+    u.take("b2", extend=1, reserve=0)
+    ledger.report("u")
+    assert (ledger.rounds, ledger.deficit("a"), ledger.deficit("b")) == (4, 1, 4)
+
+
+def test_what_a_worker_has_not_charged_is_not_missing_in_its_view() -> None:
+    """The last unit that is reported to be left can be spent anywhere."""
+    ledger, u, v = shared()
+    arrive(u, "a1", "b1")
+    for id, units in (("a1", 9), ("b1", 1)):
+        u.take(id, extend=units, reserve=0)
+    ledger.report("u")
+    arrive(u, "a2", "b2")
+    assert offered(v) == "a2"
+
+
+def test_with_nobody_queued_no_refill_is_due() -> None:
+    """Nor is anybody offered."""
+    ledger, u, _v = shared()
+    assert (ledger.rounds_due("u"), u.peek()) == (0, None)
+
+
+def test_what_is_to_be_given_back_is_no_charge_that_others_do_not_know() -> None:
+    """Delta counts charges alone: 4 at first, 20 in the end, whatever u has to give back meanwhile."""
+    ledger, u, v = shared()
+    assert ledger.unsettled == 0
+    arrive(u, "a1", "a2")
+    receipt = u.take("a1", extend=4, reserve=0)
+    ledger.report("u")
+    u.refund(receipt)
+    assert (ledger.unreported("a"), ledger.unsettled) == (-4, 4)
+    v.take("a2", extend=20, reserve=0)
+    assert ledger.unsettled == 20
+    ledger.validate()
+
+
+def test_giving_back_everywhere_is_sound() -> None:
+    """Two refunds of one unit each, at two workers, are within a delta of one."""
+    ledger, u, v = shared()
+    arrive(u, "a1", "a2")
+    receipts = []
+    for view, id in ((u, "a1"), (v, "a2")):
+        receipts.append((view, view.take(id, extend=1, reserve=0)))
+        ledger.report(view.worker)
+    for view, receipt in receipts:
+        view.refund(receipt)
+    assert (ledger.unreported("a"), ledger.unsettled) == (-2, 1)
+    ledger.validate()
+
+
+def test_the_smallest_weight_and_look_are_taken_and_smaller_ones_named() -> None:
+    """Both are at least 1."""
+    ledger, u, _v = shared(look=1, weights={"a": 3})
+    u.reweigh("a", 1)
+    spent(u, "a1", 1)
+    assert ledger.deficit("a") == 10
+    with pytest.raises(ConfigError, match=r"^look = 0 .* integer >= 1"):
+        shared(look=0)
+
+
+@pytest.mark.parametrize("begun", ["new", "restored"])
+def test_eight_requests_of_a_client_are_considered_unless_said(begun: str) -> None:
+    """Also after a restart; the ninth is not, wherever it is cached."""
+    ledger = SharedLedger(PolicyConfig())
+    if begun == "restored":
+        ledger = SharedLedger.restore(ledger.snapshot())
+    view = LedgerView(ledger, "u", lambda request: len(request.blocks))
+    arrive(view, *(f"a{number}" for number in range(1, 9)))
+    arrive(view, "az", path=(1,))
+    assert offered(view) == "a1"
+    view.finish("a1", output=0)
+    assert offered(view) == "az"
+
+
+def test_how_far_is_looked_can_be_said_after_a_restart() -> None:
+    """It is no part of a snapshot."""
+    ledger = SharedLedger.restore(SharedLedger(PolicyConfig()).snapshot(), look=1)
+    view = LedgerView(ledger, "u", lambda request: len(request.blocks))
+    arrive(view, "a1")
+    arrive(view, "a2", path=(1,))
+    assert offered(view) == "a1"

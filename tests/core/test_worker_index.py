@@ -143,6 +143,35 @@ def test_a_prompt_is_one_run_until_another_one_parts_from_it() -> None:
     index.validate()
 
 
+def test_a_block_in_the_midst_of_a_chain_is_no_beginning() -> None:
+    """Though a run begins with it, where two prompts part."""
+    index = approximate()
+    index.sent(0, (1, 2))
+    index.sent(1, (1, 9))
+    assert index.match((2,), "", ALL) == (0, ALL)
+
+
+def test_prompts_part_after_any_number_of_blocks() -> None:
+    """Runs of every length up to 20 are divided just there."""
+    for length in range(1, 21):
+        index = approximate()
+        path = tuple(range(length))
+        index.sent(0, path)
+        for common in range(length):
+            other = (*path[:common], *range(100 + common, 120))
+            assert index.match(other, "", ALL)[0] == common, (length, common)
+
+
+def test_what_is_not_out_of_date_stays() -> None:
+    """Prompts that are sent again and again do not drive away others while there is room."""
+    index = approximate()
+    index.sent(0, (5, 6))
+    for _ in range(1000):
+        index.sent(0, (1, 2, 3))
+    assert list(index.next_evicted(0)) == [6, 5, 3, 2, 1]
+    index.validate()
+
+
 def test_entries_that_are_out_of_date_do_not_pile_up() -> None:
     """A prompt that is sent again and again takes no more memory than once."""
     index = approximate()
@@ -215,6 +244,43 @@ def test_events_of_workers_reach_an_exact_index() -> None:
     assert len(router.index) == 0
 
 
+def test_events_are_about_one_namespace() -> None:
+    """The router passes it on: what is stored and removed there is nothing elsewhere."""
+    router = make_router(RouterConfig(router="least_loaded", index="exact"))
+    router.worker_joined("u")
+    router.stored("u", (1, 2), "salt")
+    router.removed("u", (2,))
+    assert [router.index.matched_blocks(0, (1, 2), name) for name in ("salt", "")] == [2, 0]
+    router.removed("u", (2,), "salt")
+    assert router.index.matched_blocks(0, (1, 2), "salt") == 1
+
+
+def test_a_first_block_that_nobody_holds_is_no_match() -> None:
+    """Everybody is as good then, also by exact knowledge."""
+    index = exact()
+    index.stored(0, (1,))
+    assert index.match((7, 1), "", ALL) == (0, ALL)
+
+
+def test_a_cleared_worker_begins_anew() -> None:
+    """What it stores after that is known again, and nothing else."""
+    index = exact()
+    index.stored(0, (1, 2))
+    index.clear(0)
+    index.stored(0, (1,))
+    assert index.match((1, 2), "", ALL) == (1, 0b001)
+    index.validate()
+
+
+def test_a_block_that_was_reported_before_does_not_hide_new_ones() -> None:
+    """Workers report a prompt's blocks together, old and new ones."""
+    index = exact()
+    index.stored(0, (1,))
+    index.stored(0, (1, 2, 3))
+    assert index.matched_blocks(0, (1, 2, 3)) == 3
+    index.validate()
+
+
 def test_an_approximate_index_takes_no_events() -> None:
     """The error says what to set."""
     router = make_router(RouterConfig())
@@ -234,3 +300,14 @@ def test_a_slot_without_a_worker_is_free() -> None:
     assert slots_of(workers.usable) == (0, 2)
     assert (len(workers), "b" in workers, workers.occupied(1)) == (2, False, False)
     assert workers.join("d", 1, 1).slot == 1
+
+
+def test_a_worker_that_is_back_is_as_if_it_had_never_been_away() -> None:
+    """Nothing tells that it was suspended."""
+    workers = Workers()
+    worker = workers.join("a", 1, 1)
+    before = workers.canonical()
+    workers.suspend(worker)
+    assert workers.canonical() != before
+    workers.resume(worker)
+    assert workers.canonical() == before

@@ -17,8 +17,8 @@ from fairprefix.cli.main import main
 from fairprefix.testing.checks import CHECKS, NAMES
 from fairprefix.testing.checks.registry import UNIVERSAL
 from fairprefix.testing.claims import Claims
+from tests.docs.pages import DOCS, code_of, executed, text_of
 
-DOCS = Path(__file__).parents[2] / "docs"
 WRITE, TEST = "write-a-policy.md", "test-your-policy.md"
 MODULE = "my_policy"
 BROKEN = "broken_policy"
@@ -27,29 +27,11 @@ BROKEN = "broken_policy"
 WIDEST = 115
 
 
-def text_of(page: str) -> str:
-    """Return a page."""
-    return (DOCS / page).read_text(encoding="utf-8")
-
-
-def blocks(page: str, language: str = "python") -> list[str]:
-    """Return the code blocks of a page."""
-    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
-
-
-def executed(page: str) -> dict[str, Any]:
-    """Execute the code of a page in order, in one namespace, and return that."""
-    namespace: dict[str, Any] = {"__name__": "page"}
-    for code in blocks(page):
-        exec(compile(code, page, "exec"), namespace)  # noqa: S102 (that is the point)
-    return namespace
-
-
 @pytest.fixture(scope="module", autouse=True)
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Put the example where the pages put it: into a module that can be imported."""
     folder = tmp_path_factory.mktemp("example")
-    (folder / f"{MODULE}.py").write_text(blocks(WRITE)[0], encoding="utf-8")
+    (folder / f"{MODULE}.py").write_text(code_of(WRITE)[0], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         importlib.invalidate_caches()
@@ -106,7 +88,7 @@ def test_the_shown_story_is_what_the_command_prints(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The story, its timeline and the replay on the page are those of the commands beside them."""
-    (example / f"{BROKEN}.py").write_text(blocks(TEST)[0], encoding="utf-8")
+    (example / f"{BROKEN}.py").write_text(code_of(TEST)[0], encoding="utf-8")
     monkeypatch.chdir(example)
     claims = ("--claim", "bound=dlpm", "--only", "bound")
     assert main(["verify", f"{BROKEN}:make_broken", *claims, "--logs", "broken"]) == 1

@@ -28,6 +28,8 @@ WORDING = "The text of a message: what it names is tested, its wording is not."
 FRACTIONS = "The sum of fractions is a fraction whatever it starts from."
 TIES = "Only where two values are equal, and then either answer is right."
 KEYS_ONLY = "Of this table only the keys are looked at."
+FALSY = "Only whether it is true is looked at."
+NUMBERS = "Numbers of requests and receipts are only compared with each other."
 UNTIL_SET = "The value is replaced before anything reads it."
 SHIFT = "All values of the walk are shifted by one constant: only differences count."
 
@@ -146,4 +148,75 @@ REASONS: tuple[Reason, ...] = (
         "vtc.VTC._canonical_state", r"default=(None|1)", "Without accounts there is nothing to subtract it from."
     ),
     Reason("ledger.Ledger._move_on", r"^\+.*at <= self._now", "It is called only when time has changed."),
+    Reason(
+        "round_robin.next_slot",
+        r"^\+.*found \| -found",
+        "x | -x is the lowest bit with a minus sign, which `bit_length` does not see.",
+    ),
+    Reason(
+        "preble.Preble._explore",
+        r"^\+.*_load\(slot\) > least",
+        "A worker whose load alone is as much costs as much at least, and the first of equals is taken: time.",
+    ),
+    Reason(
+        "preble.Preble._eviction_cost",
+        r"^\+.*needed < 0",
+        "To evict no blocks costs nothing by the formula as well.",
+    ),
+    Reason("worker_index.ExactIndex.stored", r'^\+.*held\[key\] = ""', KEYS_ONLY),
+    Reason(
+        "worker_index.ExactIndex.stored",
+        r"^\+.*(before: .* = -2|after = (None|1))",
+        UNTIL_SET + " No mask is negative.",
+    ),
+    Reason(
+        "worker_index.ExactIndex._drop",
+        r"^\+.*before, after = (-2, 0|-1, (1|None))",
+        UNTIL_SET + " No mask is negative.",
+    ),
+    Reason(
+        "worker_index.ExactIndex._drop",
+        r"^\+.*before, after = \+1, 0",
+        "The mask 1 is that of slot 0 alone: without it 0 is left, just what stands there.",
+    ),
+    Reason("central_pool.CentralPool._leave_queue", r"^\+.*queued = None", FALSY),
+    Reason("d2lpm.D2LPM.*", r'^\+.*_idle\[client\] = ""', KEYS_ONLY),
+    Reason(
+        "d2lpm.D2LPM._catch_up",
+        r"^\+.*joins_seen <= ",
+        "Then it has seen all of them, and nothing is left to do: time.",
+    ),
+    Reason("shared_ledger.SharedLedger.__init__", r"^\+.*(_next_seq|next_serial) = 1$", NUMBERS),
+    Reason("shared_ledger.SharedLedger.enter", r"^\+.*_next_seq \+= 2", NUMBERS),
+    Reason(
+        "shared_ledger.SharedLedger.enqueue", r"^\+.*entry.seq <= next", "Two requests have different numbers."
+    ),
+    Reason("ledger_view.LedgerView._write_receipt", r"^\+.*next_serial (-= 1|\+= 2)", NUMBERS),
+    Reason(
+        "ledger_view.LedgerView.plan", r"^\+.*reserve=1", "The receipt is nobody's, and no charge depends on it."
+    ),
+    Reason(
+        "routing.Router.*", r"^\+def ", "The interface is never called: who implements it has defaults of its own."
+    ),
+    Reason("refill_watch.RefillWatch.queued", r"^\+.*waiting -= change", "Only whether it is 0 is looked at."),
+    Reason(
+        "hashing.hash64", r"^\+.*digest\(\), \)", "From Python 3.11 on the order of bytes is this one unless said."
+    ),
+    Reason(
+        "d2lpm.D2LPM._joined",
+        r"^\+.* >= _JOINS_KEPT",
+        "When joins are forgotten decides about memory, not about credit.",
+    ),
+    Reason(
+        "run_index.ApproximateIndex._push",
+        r"^\+.*len\(held.ages\) (>=|> 2 \* held.runs - |> 2 / |> 3 )",
+        "When entries that are out of date are thrown away decides about memory, not about what is held.",
+    ),
+    Reason("workers.Workers.join", r"^\+.*_order.append\((None|1)\)", UNTIL_SET),
+    Reason("workers.Workers.load", r"^\+.*_order \+= \[1\]", UNTIL_SET),
+    Reason(
+        "workers.Workers.load", r"^\+.*slot (\+ 1 \+|\+ 2 -) len", "More free slots at the end make no difference."
+    ),
+    Reason("workers.Workers.dispatched", r"^\+.*turn \+= 2", "Turns are only compared with each other."),
+    Reason("workers.Workers.least_loaded", r"^\+.*and False", "The least of one is that one: time."),
 )

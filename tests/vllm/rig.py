@@ -69,8 +69,12 @@ def settings(
     caching: bool = True,
     fairprefix: dict[str, Any] | None = None,
     policy: str = "fcfs",
+    transfer: Settings | None = None,
 ) -> Settings:
-    """Return a configuration of vLLM: as many running requests, tokens a step and KV blocks."""
+    """Return a configuration of vLLM: as many running requests, tokens a step and KV blocks.
+
+    `transfer` stands for `--kv-transfer-config`.
+    """
     speculation = None
     if drafts:
         speculation = Settings(
@@ -132,6 +136,7 @@ def settings(
         aux_output_config=Settings(enabled=False),
         ec_manager_config=Settings(get_encoder_cache_manager_obj=lambda: None),
         speculative_config=speculation,
+        kv_transfer_config=transfer,
         num_speculative_tokens=drafts,
         num_lookahead_tokens=0,
         num_prefill_lookahead_tokens=0,

@@ -230,6 +230,35 @@ def test_the_page_tells_the_truth(fair: Server) -> None:
     assert fair.total("fairprefix_request_total", 'fairness_id="alice"') >= 1
 
 
+def test_every_server_of_the_page_is_the_one_that_was_started() -> None:
+    """All its `vllm serve` are the same command; the tests start one of them, with the page's configuration."""
+    commands = {block[block.index("vllm serve") :] for block in SHELL if "vllm serve" in block}
+    assert len(commands) == 1
+    rest = [block for block in SHELL if "vllm serve" not in block and "curl" not in block]
+    assert rest == ["pip install fairprefix\n"]
+    assert [block.splitlines()[0] for block in SHELL if block.startswith("export")] == [
+        "export FAIRPREFIX_CONFIG=fair.toml",
+        "export PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)",
+    ]
+
+
+def test_the_page_works_offline(model: Path, tmp_path: Path) -> None:
+    """Its example in Python runs as it stands, and charges the client that it names."""
+    [example] = page_blocks("python")
+    on_a_cpu = "enforce_eager=True, block_size=32, max_model_len=512, kv_cache_memory_bytes=1 << 24"
+    script = tmp_path / "offline.py"
+    script.write_text(
+        f"MODEL = {str(model)!r}\n"
+        + example.replace("model=MODEL,", f"model=MODEL, {on_a_cpu},")
+        + "scheduler = llm.llm_engine.engine_core.engine_core.scheduler\n"
+        + "assert scheduler.fairprefix.policy.figures.service()['alice'] > 8, scheduler.fairprefix.samples()\n",
+        encoding="utf-8",
+    )
+    environ = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environ, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 FLAGS = "--middleware fairprefix.adapters.vllm.ClientIdMiddleware --scheduler-cls"
 
 

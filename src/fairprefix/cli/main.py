@@ -9,12 +9,42 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from fairprefix.cli import config, demo, gateway, model, replay, serve, simulate, verify
+from fairprefix.cli import (
+    bench,
+    calibrate,
+    completion,
+    config,
+    demo,
+    doctor,
+    gateway,
+    model,
+    paper,
+    replay,
+    serve,
+    simulate,
+    tune,
+    verify,
+)
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import printable
 from fairprefix.core.errors import FairprefixError, nearest
 
-COMMANDS = (simulate, replay, verify, config, model, serve, gateway, demo)
+COMMANDS = (
+    simulate,
+    replay,
+    verify,
+    config,
+    model,
+    serve,
+    gateway,
+    demo,
+    paper,
+    bench,
+    tune,
+    calibrate,
+    doctor,
+    completion,
+)
 """Modules with a function add_parser(subparsers), which sets `run=`: from the arguments to the exit code."""
 
 BAD_INPUT = 2
@@ -33,6 +63,7 @@ examples:
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
   fairprefix model get smollm2                     a small model for the engine to serve
+  fairprefix doctor                                what is installed, and what can this machine run?
 
 `fairprefix COMMAND --help` tells more about each command."""
 

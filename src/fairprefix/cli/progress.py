@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -52,6 +52,41 @@ def _bar(bar: Progress, policy: str, requests: int) -> OnFinish:
         if count - shown >= step or count == requests != shown:
             bar.update(task, completed=count)
             shown = count
+
+    return move
+
+
+@contextmanager
+def task_bar(*, quiet: bool) -> Iterator[Callable[[int], Callable[[Titled, int, int], None]]]:
+    """Show which of many tasks are done: a bar on a terminal (with rich), else a line per task."""
+    bar = None if quiet or not sys.stderr.isatty() else _rich_progress()
+    if quiet:
+        yield lambda _total: lambda *_: None
+    elif bar is None:
+        yield lambda _total: _say
+    else:
+        with bar:
+            yield lambda total: _move(bar, total)
+
+
+class Titled(Protocol):
+    """A task."""
+
+    @property
+    def title(self) -> str:
+        """Return what progress calls it."""
+        ...
+
+
+def _say(task: Titled, done: int, total: int) -> None:
+    print(f"{done} of {total}: {task.title}", file=sys.stderr, flush=True)
+
+
+def _move(bar: Progress, total: int) -> Callable[[Titled, int, int], None]:
+    shown = bar.add_task("runs", total=total)
+
+    def move(task: Titled, done: int, total: int) -> None:
+        bar.update(shown, completed=done, total=total, description=task.title)
 
     return move
 

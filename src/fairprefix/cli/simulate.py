@@ -15,30 +15,36 @@ import attrs
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import STDOUT, check_target, replacing
 from fairprefix.cli.fleet import add_worker_options, make_fleets, runs_of
-from fairprefix.cli.options import name_of, names_of, positive, weight, whole
+from fairprefix.cli.options import name_of, names_of, weight, whole
 from fairprefix.cli.output import emit
-from fairprefix.cli.progress import progress
+from fairprefix.cli.progress import OnFinish, progress
 from fairprefix.cli.report import report
 from fairprefix.cli.task import Task
+from fairprefix.cli.tracing import (
+    CLIENTS,
+    GPU,
+    SAMPLE_GPU,
+    add_engine_options,
+    add_trace_options,
+    add_workload_options,
+    either,
+    make_trace,
+)
 from fairprefix.configfile import make_config, read_settings
-from fairprefix.core.config import GATES, POLICIES, RESERVATIONS, PolicyConfig
+from fairprefix.core.config import GATES, POLICIES, PolicyConfig
 from fairprefix.core.errors import nearest
 from fairprefix.core.history import Emit
 from fairprefix.sim.engine import EngineConfig
-from fairprefix.sim.fleet import simulate_fleet
-from fairprefix.sim.hardware import GPUS, MODELS
+from fairprefix.sim.fleet import Fleet, simulate_fleet
 from fairprefix.sim.plot import SUFFIXES, plot_runs, require_matplotlib
+from fairprefix.sim.programs import run_programs, static_trace
 from fairprefix.sim.simulate import RunResult, simulate
 from fairprefix.sim.steptime import step_time_model
-from fairprefix.sim.trace import FORMATS, Trace, compose_clients, limit, load_sample, load_trace, scale_time
+from fairprefix.sim.trace import Trace
+from fairprefix.workload import Workload, WorkloadSize, make_workload
 
 SCHEMA = 1
 """Version of the JSON's shape."""
-GPU = "a100"
-SAMPLE_GPU = "a10g"
-"""The packaged sample asks more than this GPU can give."""
-CLIENTS = 8
-"""How many clients are composed onto a trace without any."""
 
 POLICY_FLAGS = ("quantum", "gate", "slack", "overdraft", "bounded_wait", "reservation")
 """Options that set the field of the same name in `PolicyConfig`."""
@@ -53,6 +59,8 @@ examples:
       one policy, with the gate whose bound holds for engines that do not reserve memory
   fairprefix simulate --time-scale 0.3 --workers 3 --router d2lpm,cache_aware,rr --policy dlpm,lpm
       three workers, every policy with every router
+  fairprefix simulate --workload S1@ToT --gpu a10g --model llama-3.2-3b --workers 2 --router d2lpm,rr
+      trees of thoughts in closed loop, where one client's trees are eleven times as large
   fairprefix simulate --config fair.toml --policy vtc,dlpm --weight chat=2 --json - | jq .runs[0]
       settings from a file, of which options have the last word; the table goes to standard error
 
@@ -70,34 +78,12 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    _add_trace_options(parser)
+    add_trace_options(parser)
+    add_workload_options(parser)
     _add_policy_options(parser)
-    _add_engine_options(parser)
+    add_engine_options(parser)
     add_worker_options(parser)
     _add_output_options(parser)
-
-
-def _add_trace_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("trace")
-    group.add_argument(
-        "trace", nargs="?", metavar="TRACE", help="trace file; without one the packaged sample runs"
-    )
-    group.add_argument(
-        "--format", type=name_of(FORMATS), metavar="NAME", help=f"{_either(FORMATS)}; recognised unless given"
-    )
-    group.add_argument("--limit", type=whole(1), metavar="N", help="only the first N requests")
-    group.add_argument(
-        "--time-scale", type=positive, default=1.0, metavar="X", help="multiply arrival times; below 1: more load"
-    )
-    group.add_argument(
-        "--clients",
-        type=whole(1),
-        metavar="N",
-        help=f"compose a trace without clients onto N of them (default: {CLIENTS}), c0 sending half of them all",
-    )
-    group.add_argument(
-        "--seed", type=whole(0), default=0, metavar="S", help="decides which client sends what (default: 0)"
-    )
 
 
 def _add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +100,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         "--quantum", type=whole(1), metavar="N", help=f"dlpm: service units a refill (default: {defaults.quantum})"
     )
     group.add_argument(
-        "--gate", type=name_of(GATES), metavar="G", help=f"dlpm: {_either(GATES)} (default: {defaults.gate})"
+        "--gate", type=name_of(GATES), metavar="G", help=f"dlpm: {either(GATES)} (default: {defaults.gate})"
     )
     group.add_argument(
         "--slack", type=whole(0), metavar="N", help=f"dlpm, gate credit: its slack (default: {defaults.slack})"
@@ -138,58 +124,16 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_engine_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("engine")
-    group.add_argument(
-        "--model",
-        type=name_of(MODELS),
-        default="llama-3.1-8b",
-        metavar="M",
-        help=f"{_either(MODELS)} (default: llama-3.1-8b)",
-    )
-    group.add_argument(
-        "--gpu",
-        type=name_of(GPUS),
-        metavar="G",
-        help=f"{_either(GPUS)} (default: {GPU}; {SAMPLE_GPU} for the packaged sample, made to overload that)",
-    )
-    group.add_argument(
-        "--reservation",
-        type=name_of(RESERVATIONS),
-        metavar="R",
-        help="full: room for the longest output is reserved; none: requests may be preempted (default: full)",
-    )
-    group.add_argument("--chunk", type=whole(1), default=2048, metavar="N", help="tokens a step (default: 2048)")
-    group.add_argument(
-        "--max-batch", type=whole(1), default=256, metavar="N", help="requests that run at once (default: 256)"
-    )
-    group.add_argument(
-        "--kv-tokens", type=whole(1), metavar="N", help="size of the KV memory (default: what the GPU has left)"
-    )
-    group.add_argument(
-        "--oversize",
-        type=name_of(("error", "reject")),
-        default="error",
-        metavar="O",
-        help="a request that can never fit: error, or reject and count it (default: error)",
-    )
-
-
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
-    group.add_argument("--plot", metavar="FILE", help=f"draw the runs: {_either(SUFFIXES)}")
+    group.add_argument("--plot", metavar="FILE", help=f"draw the runs: {either(SUFFIXES)}")
     group.add_argument(
         "--record",
         metavar="FILE",
         help="write the policy's history, for `fairprefix replay` (one policy; .gz is packed)",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, only results")
-
-
-def _either(names: Sequence[str] | dict[str, Any]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -224,9 +168,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace) -> Task:
     settings = {} if args.config is None else read_settings(args.config)
     config = _config(args, settings)
-    trace = _trace(args)
+    workload = _workload(args)
+    trace = make_trace(args) if workload is None else static_trace(workload)
     _check_weights(dict(args.weight), trace)
-    gpu = args.gpu or (SAMPLE_GPU if args.trace is None else GPU)
+    gpu = args.gpu or (SAMPLE_GPU if args.trace is None and workload is None else GPU)
     if args.worker_gpu:
         gpu = args.worker_gpu[0]
     step_time = step_time_model(args.model, gpu)
@@ -238,6 +183,8 @@ def _prepare(args: argparse.Namespace) -> Task:
         oversize=args.oversize,
     )
     policies = args.policy or ((config.policy,) if "policy" in settings else POLICIES)
+    if workload is not None and args.workers is None:
+        args.workers = 1
     fleets = make_fleets(args, config, engine, gpu)
     if fleets and not runs_of(policies, fleets):
         raise UsageError("--router shared_ledger: needs --policy dlpm")
@@ -258,7 +205,20 @@ def _prepare(args: argparse.Namespace) -> Task:
         gpu=" and ".join(dict.fromkeys(args.worker_gpu or (gpu,))),
         seed=args.seed,
         fleets=fleets,
+        workload=workload,
     )
+
+
+def _workload(args: argparse.Namespace) -> Workload | None:
+    """Return the workload that stands in place of a trace, if one is named."""
+    if args.workload is None:
+        return None
+    for name, value in (("TRACE", args.trace), ("--format", args.format), ("--limit", args.limit)):
+        if value is not None:
+            raise UsageError(f"--workload {args.workload}: stands in place of a trace; leave {name} out")
+    clients = args.clients or (4 if args.workload in ("Mix", "Phases") else 3)
+    size = WorkloadSize(programs=args.programs, rate=args.rate / args.time_scale, clients=clients)
+    return make_workload(args.workload, size, seed=args.seed)
 
 
 def _config(args: argparse.Namespace, settings: dict[str, Any]) -> PolicyConfig:
@@ -268,22 +228,9 @@ def _config(args: argparse.Namespace, settings: dict[str, Any]) -> PolicyConfig:
     return attrs.evolve(config, weights={**config.weights, **dict(args.weight)}, **given)
 
 
-def _trace(args: argparse.Namespace) -> Trace:
-    """Return the trace: loaded, cut, scaled and, where it has no clients, composed."""
-    if args.trace is None and args.format is not None:
-        raise UsageError(f"--format {args.format}: is for a trace file, and none is given")
-    trace = load_sample() if args.trace is None else load_trace(args.trace, format=args.format)
-    if trace.has_clients and args.clients is not None:
-        raise UsageError(
-            f"--clients {args.clients}: trace {trace.name} has clients of its own; leave --clients out"
-        )
-    if args.limit is not None:
-        trace = limit(trace, args.limit)
-    trace = scale_time(trace, args.time_scale)
-    return trace if trace.has_clients else compose_clients(trace, args.clients or CLIENTS, args.seed)
-
-
 def _sample_notes(args: argparse.Namespace) -> list[str]:
+    if args.workload is not None:
+        return ["closed loop: a call arrives when those that it depends on are done"]
     if args.trace is not None:
         return []
     if args.gpu is None:
@@ -338,9 +285,16 @@ def _simulate_fleets(task: Task, *, quiet: bool) -> list[RunResult]:
     names = tuple(f"{policy}+{fleet.arrangement}" for policy, fleet in runs)
     with progress(names, len(task.trace.requests), quiet=quiet) as begin:
         return [
-            simulate_fleet(task.trace, attrs.evolve(task.config, policy=policy), fleet, begin(name))
+            _simulate_fleet(task, attrs.evolve(task.config, policy=policy), fleet, begin(name))
             for name, (policy, fleet) in zip(names, runs, strict=True)
         ]
+
+
+def _simulate_fleet(task: Task, config: PolicyConfig, fleet: Fleet, heard: OnFinish) -> RunResult:
+    if task.workload is None:
+        return simulate_fleet(task.trace, config, fleet, heard)
+    served, _ = run_programs(task.workload, config, fleet, on_finish=heard, detailed=True)
+    return served.result()
 
 
 def _write_json(target: str, results: Sequence[RunResult], task: Task) -> None:

@@ -15,6 +15,7 @@ from fairprefix.sim.engine import EngineConfig
 from fairprefix.sim.fleet import Fleet
 from fairprefix.sim.steptime import StepTimeModel
 from fairprefix.sim.trace import Trace
+from fairprefix.workload import Workload
 
 WIDTH = 100
 """Notes are wrapped to this."""
@@ -37,6 +38,8 @@ class Task:
     seed: int
     fleets: tuple[Fleet, ...] = ()
     """One per router; none where a worker is simulated by itself."""
+    workload: Workload | None = None
+    """What runs in closed loop; the trace then only tells its sizes."""
 
     @property
     def title(self) -> str:

@@ -22,7 +22,7 @@ ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
 ADMITTED = (Stage.RUNNING, Stage.HELD)
 ANYWHERE = tuple(Stage)
 
-_CORRECTIONS = 8
+CORRECTIONS = 8
 """Candidates that are looked at for one offer."""
 
 
@@ -97,7 +97,10 @@ class BasePolicy(ABC):
 
     @abstractmethod
     def _mark(self, entry: Entry) -> Callable[[], None]:
-        """Return what undoes everything that admitting `entry` is about to change outside of the entry."""
+        """Return what undoes all that happens to the entry's account, and beside accounts, from now on.
+
+        Undone in the reverse order, once for each account; what is offered is brought up to date afterwards.
+        """
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -146,18 +149,16 @@ class BasePolicy(ABC):
         at_least("limit", limit, 0)
         left = at_least("budget", budget, 0) if budget is not None else None
         planned: list[Entry] = []
-        undo: list[Callable[[], None]] = []
+        undo: dict[str, Callable[[], None]] = {}
         while len(planned) < limit and left != 0 and (entry := self._offer()):
             planned.append(entry)
-            undo.append(self._mark_entry(entry))
-            extend = entry.request.input_tokens + entry.done - entry.match
-            self._enter_running(entry, extend, max(entry.request.max_output - entry.done, 0))
+            if entry.owner not in undo:
+                undo[entry.owner] = self._mark_owner(entry)
+            request, done = entry.request, entry.done
+            extend = request.input_tokens + done - entry.match
+            self._enter_running(entry, extend, max(request.max_output - done, 0))
             left = left and max(left - extend, 0)
-        for step in reversed(undo):
-            step()
-        # Only now: on the way back, refills that are about to be undone would be settled for good.
-        for entry in {entry.owner: entry for entry in planned}.values():
-            self._moved(entry)
+        self._undo(planned, undo)
         return [entry.request for entry in planned]
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
@@ -278,8 +279,8 @@ class BasePolicy(ABC):
     def canonical(self) -> tuple[object, ...]:
         """Return a hashable form of the state, equal for states that behave alike from here on."""
         for entry in self._entries.values():
-            if entry.stage in WAITING:
-                self._correct(entry)
+            if entry.stage in WAITING and (match := self._prefixes.confirm(entry.request.id)) != entry.match:
+                self._rematch(entry, match)
         entries = sorted(self._entries.values(), key=lambda entry: entry.seq)
         return (
             self.name,
@@ -308,31 +309,30 @@ class BasePolicy(ABC):
         while: the last one, whose match is known by then, is offered.
         """
         self._hear_of_changes()
-        for _ in range(_CORRECTIONS):
+        for _ in range(CORRECTIONS):
             entry = self._candidate()
             if entry is None:
                 return None
-            if not self._correct(entry):
+            match = self._prefixes.confirm(entry.request.id)
+            if match == entry.match:
                 return entry
+            self._rematch(entry, match)
         return entry
 
-    def _hear_of_changes(self) -> None:
+    def _hear_of_changes(self) -> bool:
+        """Follow changes in the cache; return whether there were any."""
+        changes = self._prefixes.changes()
+        if not changes:
+            return False
         reordered: dict[str, Entry] = {}
-        for id, match in self._prefixes.changes():
+        for id, match in changes:
             entry = self._entries[id]
             entry.match = match
             self._lane(entry).rekey(entry)
             reordered[entry.owner] = entry
         for entry in reordered.values():
             self._reordered(entry)
-
-    def _correct(self, entry: Entry) -> bool:
-        """Look up the match of a waiting entry; return whether it was another one."""
-        match = self._prefixes.confirm(entry.request.id)
-        changed = match != entry.match
-        if changed:
-            self._rematch(entry, match)
-        return changed
+        return True
 
     def _rematch(self, entry: Entry, match: int) -> None:
         entry.match = match
@@ -406,20 +406,28 @@ class BasePolicy(ABC):
         entry.done = output
         return fresh
 
-    def _mark_entry(self, entry: Entry) -> Callable[[], None]:
-        """Return what undoes the admission of an entry that is QUEUED."""
+    def _mark_owner(self, entry: Entry) -> Callable[[], None]:
+        """Return what undoes all that happens from now on to the account and the lane of an entry."""
         lane = self._lane(entry)
-        turn, reserve, priced = lane.turn, entry.reserve, entry.priced
-        undo_policy = self._mark(entry)
+        turn, undo_policy = lane.turn, self._mark(entry)
 
         def undo() -> None:
-            self._clear(entry)
-            entry.stage, entry.reserve, entry.priced = Stage.QUEUED, reserve, priced
-            lane.enter(entry)
             lane.turn = turn
             undo_policy()
 
         return undo
+
+    def _undo(self, planned: Sequence[Entry], owners: dict[str, Callable[[], None]]) -> None:
+        """Undo the admissions of entries that were QUEUED; `owners`: their accounts, in the order of admission."""
+        for entry in planned:
+            self._clear(entry)
+            entry.stage = Stage.QUEUED
+            self._lane(entry).enter(entry)
+        for undo in reversed(owners.values()):
+            undo()
+        # Only now: on the way back, refills that are about to be undone would be settled for good.
+        for entry in {entry.owner: entry for entry in planned}.values():
+            self._moved(entry)
 
 
 def _natural(field: str, value: int) -> None:

@@ -31,12 +31,14 @@ class ConsistentHash(BaseRouter):
 
     def _choose(self, request: Request, among: int, now: int) -> tuple[Worker, int | None]:  # noqa: ARG002
         slots = slots_of(among)
-        # At most the given percentage of the average, this request included, rounded up: somebody is below it.
+        # Below the given percentage of the average, this request included: somebody always is.
         total = 1 + sum(self.workers[slot].load for slot in slots)
-        most = -(-total * self.config.load_percent // (100 * len(slots)))
+        limit = total * self.config.load_percent
         place = hash64(prefix_key(request, self.config.hash_blocks))
         slot = next(
-            slot for slot in self._ring.from_point(place) if among >> slot & 1 and self.workers[slot].load < most
+            slot
+            for slot in self._ring.from_point(place)
+            if among >> slot & 1 and self.workers[slot].load * 100 * len(slots) < limit
         )
         return self.workers[slot], None
 

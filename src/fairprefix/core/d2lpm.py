@@ -30,15 +30,15 @@ _JOINS_KEPT = 1024
 
 @define(eq=False)
 class DispatchAccount:
-    """A client's counters, sparse: q of worker w is granted * quantum * (weight of w) - spent[w]."""
+    """A client's counters, sparse: q of worker w is refilled_weight * quantum * (weight of w) - spent[w]."""
 
     weight: int
-    granted: int = 0
-    """Sum over all refills of the client's weight at the time."""
+    refilled_weight: int
+    """The client's weight at its last refill; its first request brings the first one."""
     spent: dict[int, int] = field(factory=dict)
     """By slot, where it is not 0."""
     dry: int = 0
-    """The set of workers at which there is no credit; without meaning before the first refill."""
+    """The set of workers at which there is no credit."""
     joins_seen: int = 0
     """Up to which joining worker the account is up to date."""
     live: int = 0
@@ -52,7 +52,7 @@ class D2LPM(BaseRouter):
 
     * Refills are in closed form (`rounds_until_above`) and reach every worker that is due; one that is suspended,
       or to be avoided, does not take part in the decision to refill.
-    * A worker that joins later is entered as after a refill: with one quantum, or with none before the first one.
+    * A worker that joins later is entered as after a refill: with one quantum.
     * A client without requests may be forgotten beyond `max_clients`, since no bound depends on these counters.
 
     Complexity: O(blocks of the prompt + workers) for a pick, O(1) for anything else about a request. Memory is
@@ -92,8 +92,6 @@ class D2LPM(BaseRouter):
 
     def _choose(self, request: Request, among: int, now: int) -> tuple[Worker, int | None]:  # noqa: ARG002
         account = self._account(request.client)
-        if not account.granted:
-            self._refill(account, among)
         credit = among & ~account.dry
         if not credit:
             self._refill(account, among)
@@ -106,17 +104,11 @@ class D2LPM(BaseRouter):
 
     def _refill(self, account: DispatchAccount, among: int) -> None:
         """Give every worker quanta until one of those `among`, none of which has credit, has some."""
-        if not account.granted:
-            # All counters are 0, and there is nothing to store about any of them.
-            account.granted, account.dry = account.weight, 0
-            self.rounds += 1
-            return
         due = {worker.slot: self._rounds_due(account, worker) for worker in self.workers}
         rounds = min(due[slot] for slot in slots_of(among))
         self.rounds += rounds
         before = {worker.slot: self._counter(account, worker) for worker in self.workers}
-        account.granted += rounds * account.weight
-        account.dry = 0
+        account.refilled_weight = account.weight
         for worker in self.workers:
             # Credit is not topped up: only a worker that took no part in the decision can have any.
             gained = min(rounds, due[worker.slot]) * self._quantum(account, worker)
@@ -170,9 +162,10 @@ class D2LPM(BaseRouter):
         if len(self._accounts) >= self.config.max_clients and self._idle:
             oldest = next(iter(self._idle))
             del self._idle[oldest], self._accounts[oldest]
-        account = DispatchAccount(
-            self._weights.get(client, self.config.default_weight), joins_seen=len(self._joins)
-        )
+        weight = self._weights.get(client, self.config.default_weight)
+        # All counters are 0: the first refill is due, and there is nothing to store about any of them.
+        self.rounds += 1
+        account = DispatchAccount(weight, weight, joins_seen=len(self._joins))
         self._accounts[client] = account
         self._idle[client] = None
         return account
@@ -186,11 +179,11 @@ class D2LPM(BaseRouter):
         return self.config.quantum * account.weight * worker.weight
 
     def _counter(self, account: DispatchAccount, worker: Worker) -> int:
-        granted = account.granted * self.config.quantum * worker.weight
-        return granted - account.spent.get(worker.slot, 0)
+        full = account.refilled_weight * self.config.quantum * worker.weight
+        return full - account.spent.get(worker.slot, 0)
 
     def _set_counter(self, account: DispatchAccount, worker: Worker, counter: int) -> None:
-        spent = account.granted * self.config.quantum * worker.weight - counter
+        spent = account.refilled_weight * self.config.quantum * worker.weight - counter
         if spent:
             account.spent[worker.slot] = spent
         else:
@@ -212,10 +205,9 @@ class D2LPM(BaseRouter):
         """Give an account its counters of the workers that have joined since it was last touched."""
         if account.joins_seen < len(self._joins):
             for slot in dict.fromkeys(self._joins[account.joins_seen :]):
-                account.spent.pop(slot, None)
                 if self.workers.occupied(slot):
                     worker = self.workers[slot]
-                    self._set_counter(account, worker, self._quantum(account, worker) if account.granted else 0)
+                    self._set_counter(account, worker, self._quantum(account, worker))
             account.joins_seen = len(self._joins)
         return account
 
@@ -233,7 +225,7 @@ class D2LPM(BaseRouter):
             assert (client in self._idle) == (not account.live), client
             for worker in self.workers:
                 dry = bool(account.dry >> worker.slot & 1)
-                assert not account.granted or dry == (self._counter(account, worker) <= 0), (client, worker.name)
+                assert dry == (self._counter(account, worker) <= 0), (client, worker.name)
 
     def _state(self) -> dict[str, Any]:
         accounts = [
@@ -242,7 +234,6 @@ class D2LPM(BaseRouter):
                 "weight": account.weight,
                 "average": account.average,
                 "counters": self._unusual_counters(self._catch_up(account)),
-                "refilled": account.granted > 0,
             }
             for client, account in self._accounts.items()
         ]
@@ -259,7 +250,7 @@ class D2LPM(BaseRouter):
         return {
             name: counter
             for name, counter in counters.items()
-            if not account.granted or counter != self._quantum(account, self.workers.named(name))
+            if counter != self._quantum(account, self.workers.named(name))
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
@@ -267,7 +258,7 @@ class D2LPM(BaseRouter):
         self.rounds = state["rounds"]
         for saved in state["accounts"]:
             # Whether the counters began with one refill or with a hundred makes no difference from here on.
-            account = DispatchAccount(saved["weight"], granted=saved["weight"] * saved["refilled"])
+            account = DispatchAccount(saved["weight"], saved["weight"])
             account.average = saved["average"]
             for name, counter in saved["counters"].items():
                 self._set_counter(account, self.workers.named(name), counter)
@@ -282,7 +273,6 @@ class D2LPM(BaseRouter):
                 client,
                 account.weight,
                 account.average,
-                account.granted > 0,
                 tuple(sorted((w.name, self._counter(self._catch_up(account), w)) for w in self.workers)),
             )
             for client, account in sorted(self._accounts.items())

@@ -41,7 +41,7 @@ class DeficitAccount(Account):
 
     def committed(self, output_cost: int) -> int:
         """Return q - h; h counts nothing while predictions fall short of what is produced."""
-        return self.balance - output_cost * max(self.outstanding, 0)
+        return self.balance - output_cost * self.outstanding if self.outstanding > 0 else self.balance
 
     def settle(self, round_now: int, output_cost: int, slack: int | None) -> None:
         """Apply the refills since the counter was last touched; nothing else has changed in between."""

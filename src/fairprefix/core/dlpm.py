@@ -8,18 +8,19 @@ never topped up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fairprefix.core.accounts import OVERFLOW, AccountTable
-from fairprefix.core.base import BasePolicy
+from fairprefix.core.base import CORRECTIONS, BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.deficit import rounds_until_above
 from fairprefix.core.errors import at_least
+from fairprefix.core.foresight import Foresight
 from fairprefix.core.lane import Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.refill import RefillSchedule, Standing
-from fairprefix.core.request import Client
+from fairprefix.core.request import Client, Request
 
 
 class DLPM(BasePolicy):
@@ -63,6 +64,29 @@ class DLPM(BasePolicy):
             self._settled_account(account)
             account.weight, account.quantum = weight, weight * self.config.quantum
             self._update(account)
+
+    def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
+        """Return the next `limit` requests, as if each were taken in its turn. O(planned log n)."""
+        if type(self) is not DLPM or self.config.overdraft:
+            # A subclass may have changed any rule: what follows from them is found by trying.
+            return super().plan(limit, budget=budget)
+        at_least("limit", limit, 0)
+        left = at_least("budget", budget, 0) if budget is not None else None
+        for _ in range(limit):
+            if not self._hear_of_changes():
+                break
+        ahead = Foresight(self._schedule, self._cost.output, self._slack)
+        planned: list[Entry] = []
+        free = self.config.recompute == "free"
+        while len(planned) < limit and left != 0 and (entry := self._offer_ahead(ahead)):
+            planned.append(entry)
+            request, done = entry.request, entry.done
+            extend = request.input_tokens + done - entry.match
+            charged = 0 if free and entry.paid else self._price(entry, extend)
+            ahead.admit(self._accounts[entry.owner], entry, charged, max(request.max_output - done, 0))
+            left = left and max(left - extend, 0)
+        ahead.undo(planned, [self._accounts[entry.owner] for entry in planned])
+        return [entry.request for entry in planned]
 
     # Accounts.
 
@@ -108,8 +132,9 @@ class DLPM(BasePolicy):
 
     def _stays_open(self, account: Standing) -> bool:
         """Return whether a queued account stands where those with credit stand, and has credit: the usual case."""
-        credit = account.balance if self._slack is None else account.committed(self._cost.output)
-        return credit > 0 and account.bucket is self._schedule.now and not account.stuck
+        if account.stuck or account.bucket is not self._schedule.now:
+            return False
+        return (account.balance if self._slack is None else account.committed(self._cost.output)) > 0
 
     def _offer_account(self, account: Standing) -> None:
         self._schedule.offer(account, account.lane.candidate())
@@ -126,10 +151,12 @@ class DLPM(BasePolicy):
         self._moved(entry)
 
     def _moved(self, entry: Entry) -> None:
-        account = self._settled_account(self._accounts[entry.owner])
+        account = self._accounts[entry.owner]
+        if account.settled_at != self._schedule.round:
+            self._settled_account(account)
         if not account.lane.waiting or not self._stays_open(account):
             self._place(account)
-        self._offer_account(account)
+        self._schedule.offer(account, account.lane.candidate())
 
     def _recounted(self, entry: Entry) -> None:
         self._update(self._accounts[entry.owner])
@@ -144,19 +171,38 @@ class DLPM(BasePolicy):
             best = self._schedule.overdraft(view_round)
         return best[3].lane.candidate() if best else None
 
+    def _offer_ahead(self, ahead: Foresight) -> Entry | None:
+        """Return whom `_offer` would return after the admissions that are foreseen."""
+        for _ in range(CORRECTIONS):
+            offer = ahead.best()
+            if offer is None:
+                return None
+            account, entry = offer
+            match = self._prefixes.confirm(entry.request.id)
+            if match == entry.match:
+                return entry
+            entry.match = match
+            account.lane.rekey(entry)
+            ahead.reordered(account)
+        return entry
+
     def _price(self, entry: Entry, extend: int) -> int:  # noqa: ARG002 (the same for everybody)
         return self._cost.extend * extend
 
     def _prepare(self, entry: Entry) -> None:
         """Commit the refill without which the entry would not have been offered."""
         account = self._accounts[entry.owner]
+        if account.bucket is self._schedule.now:
+            return
         view_round, bucket = self._schedule.view()
         reached = self.config.overdraft and self._schedule.round < account.reach <= view_round
         if account.bucket is bucket or reached:
             self._schedule.advance(view_round)
 
     def _spend(self, entry: Entry, units: int, reserve: int) -> None:
-        account = self._settled_account(self._accounts[entry.owner])
+        account = self._accounts[entry.owner]
+        if account.settled_at != self._schedule.round:
+            self._settled_account(account)
         account.balance -= units
         account.outstanding += reserve
 
@@ -175,12 +221,13 @@ class DLPM(BasePolicy):
     def _mark(self, entry: Entry) -> Callable[[], None]:
         account = self._accounts[entry.owner]
         before = (account.balance, account.outstanding, account.settled_at)
-        round_before = self._schedule.round
+        round_before, bucket_before = self._schedule.round, account.bucket
 
         def undo() -> None:
-            self._schedule.remove(account)
             account.balance, account.outstanding, account.settled_at = before
-            self._schedule.go_back(round_before)
+            if self._schedule.round != round_before or account.bucket is not bucket_before:
+                self._schedule.remove(account)
+                self._schedule.go_back(round_before)
 
         return undo
 

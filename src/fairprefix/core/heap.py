@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=tuple[object, ...])
 
 _FIRST_SWEEP = 64
+_AT_ONCE = 256
+"""Entries that are few enough to be swept together: one operation then takes some dozens of microseconds."""
 _MOVED_PER_PUSH = 4
 
 
 class LazyHeap(Generic[T]):
     """A priority queue that never searches: a changed key is pushed again, the old entry just turns stale.
 
-    When half of the entries may be stale, the valid ones are moved to a second heap, a few with each push: no
-    operation ever walks the whole heap. They are taken from the end of the first heap's list, which leaves a heap.
+    When half of the entries may be stale, a short heap is swept. Of a long one the valid entries are moved to a
+    second heap, a few with each push, so that no operation ever walks it whole; they are taken from the end of the
+    first heap's list, which leaves a heap.
 
     Complexity: `push` and `top` are O(log n), `top` amortised over the entries that turn stale; n stays below
     three times the largest number of entries that were valid at once (plus a constant), however many are pushed.
@@ -40,7 +43,7 @@ class LazyHeap(Generic[T]):
             self._moved.add(item)
             self._move_some()
         elif len(self._items) >= self._sweep_at:
-            self._items, self._old = self._old, self._items
+            self._sweep()
 
     def top(self) -> T | None:
         """Return the smallest valid entry, or None; entries found stale on the way are gone for good."""
@@ -53,6 +56,14 @@ class LazyHeap(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items) + len(self._old)
+
+    def _sweep(self) -> None:
+        if len(self._items) > _AT_ONCE:
+            self._items, self._old = self._old, self._items
+            return
+        self._items = [item for item in dict.fromkeys(self._items) if self._valid(item)]
+        heapify(self._items)
+        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._items))
 
     def _top_of_both(self) -> T | None:
         items, old = self._items, self._old

@@ -59,6 +59,9 @@ class Entry:
         """Service units charged by the present admission."""
 
 
+_NEVER = 1 << 62
+
+
 class Lane:
     """A queue that offers the longest cached prefix first, and every `patience`-th time its oldest request.
 
@@ -69,10 +72,14 @@ class Lane:
     Complexity: every operation is O(log n) amortised in the number of requests that wait in it.
     """
 
-    __slots__ = ("_arrivals", "_matches", "patience", "turn", "waiting")
+    __slots__ = ("_arrivals", "_due_at", "_matches", "_oldest_asked", "patience", "turn", "waiting")
 
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
+        self._due_at = _NEVER if patience is None else patience - 1
+        """The turn in which the oldest request is due."""
+        self._oldest_asked = False
+        """Whether entries taken on trial may have been dropped from the order of arrival."""
         self.waiting = 0
         """Requests QUEUED or DEFERRED."""
         self.turn = 0
@@ -88,6 +95,18 @@ class Lane:
         self._arrivals.push((entry.seq, entry))
         self.rekey(entry)
 
+    def mark(self) -> int:
+        """Begin to take entries on trial; return the turn, to be restored when they have been put back."""
+        self._oldest_asked = False
+        return self.turn
+
+    def put_back(self, entry: Entry) -> None:
+        """Queue an entry again that was taken on trial."""
+        self.waiting += 1
+        if self._oldest_asked:
+            self._arrivals.push((entry.seq, entry))
+        self.rekey(entry)
+
     def leave(self) -> None:
         """Count out an entry that was waiting; its stage must have changed already."""
         self.waiting -= 1
@@ -99,12 +118,13 @@ class Lane:
 
     def oldest(self) -> Entry | None:
         """Return the entry that arrived first among those that wait, deferred or not."""
+        self._oldest_asked = True
         first = self._arrivals.top()
         return first[1] if first else None
 
     def candidate(self) -> Entry | None:
         """Return the entry to offer, or None when all are deferred or the oldest is waited for."""
-        if self._oldest_is_due():
+        if self.turn >= self._due_at:
             oldest = self.oldest()
             return oldest if oldest and oldest.stage is Stage.QUEUED else None
         best = self._matches.top()
@@ -127,4 +147,4 @@ class Lane:
         self.turn = (self.turn - 1) % self.patience
 
     def _oldest_is_due(self) -> bool:
-        return self.patience is not None and self.turn >= self.patience - 1
+        return self.turn >= self._due_at

@@ -180,7 +180,7 @@ class LedgerView:
 
     def _leave(self, entry: Entry) -> None:
         self._count(entry, -1)
-        entry.worker, entry.serial, entry.charged = None, -1, 0
+        entry.worker, entry.charged = None, 0
 
     def _count(self, entry: Entry, change: int) -> None:
         assert entry.worker is not None

@@ -179,14 +179,10 @@ class BoundMonitor:
         Raises:
             ConfigError: a negative figure.
         """
-        for name, value in (
-            ("input_tokens", input_tokens),
-            ("extend", extend),
-            ("charged", charged),
-            ("hold", hold),
-        ):
-            if value < 0:
-                raise reject(f"admitted: {name}", value, "an integer >= 0")
+        if min(input_tokens, extend, charged, hold) < 0:
+            given = {"input_tokens": input_tokens, "extend": extend, "charged": charged, "hold": hold}
+            name, value = next((name, value) for name, value in given.items() if value < 0)
+            raise reject(f"admitted: {name}", value, "an integer >= 0")
         self._longest_prompt = max(self._longest_prompt, extend)
         self._largest_hold = max(self._largest_hold, hold)
         if self._view is View.CHARGED:

@@ -88,16 +88,21 @@ class Preble(BaseRouter):
 
     def _explore(self, request: Request, among: int) -> Worker:
         """Return the worker with the least L + M + P, in the order of L, as far as L leaves a chance."""
-        best, least = -1, 0
-        for slot in sorted(slots_of(among), key=self._load):
-            if best >= 0 and self._load(slot) >= least:
+        first, *others = sorted(slots_of(among), key=self._load)
+        best, least = first, self._cost_at(first, request)
+        for slot in others:
+            if self._load(slot) >= least:
                 break
-            matched = self.index.matched_blocks(slot, request.blocks, request.namespace)
-            missed = request.input_tokens - min(matched * self.config.block_size, request.input_tokens - 1)
-            cost = self._load(slot) + missed * self.config.prefill_ns + self._eviction_cost(slot, request, matched)
-            if best < 0 or cost < least:
+            cost = self._cost_at(slot, request)
+            if cost < least:
                 best, least = slot, cost
         return self.workers[best]
+
+    def _cost_at(self, slot: int, request: Request) -> int:
+        """Return L + M + P of a worker."""
+        matched = self.index.matched_blocks(slot, request.blocks, request.namespace)
+        missed = request.input_tokens - min(matched * self.config.block_size, request.input_tokens - 1)
+        return self._load(slot) + missed * self.config.prefill_ns + self._eviction_cost(slot, request, matched)
 
     def _load(self, slot: int) -> int:
         return self._history[slot].load

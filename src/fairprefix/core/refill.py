@@ -160,6 +160,20 @@ class RefillSchedule:
                 heapq.heappush(self._rounds, self.round)
             self.now, self.round = Bucket(round_before), round_before
 
+    def first_later(self) -> Bucket | None:
+        """Return the first bucket of the rounds to come."""
+        upcoming = self._upcoming()
+        return None if upcoming is None else self._later[upcoming]
+
+    def take_round(self) -> int:
+        """Take the round of the first bucket out of their order: `first_later` is the one after it."""
+        return heapq.heappop(self._rounds)
+
+    def return_rounds(self, rounds: list[int]) -> None:
+        """Put back what `take_round` returned."""
+        for round_passed in rounds:
+            heapq.heappush(self._rounds, round_passed)
+
     def validate(self, queued: list[Standing]) -> None:
         """Check that the buckets count exactly the queued accounts."""
         buckets = [self.now, *self._later.values()]

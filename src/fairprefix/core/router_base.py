@@ -100,7 +100,7 @@ class BaseRouter(ABC):
 
     def pick(self, request: Request, *, now: int = 0, avoid: Collection[WorkerName] = ()) -> Choice | None:
         """Choose a worker; see `fairprefix.core.routing.Router`. O(blocks of the prompt + workers)."""
-        among = self.workers.without(avoid) if avoid else self.workers.usable
+        among = self.workers.without(avoid)
         known = self._dispatched.get(request.id)
         if known is not None:
             if among >> known.slot & 1:

@@ -138,9 +138,9 @@ class SharedLedger:
         """Put a request into its old place in the queue."""
         shared = self.shared(entry.request.client)
         entry.stage = Stage.QUEUED
-        last = next(reversed(shared.queue), -1)
+        is_back = bool(shared.queue) and entry.seq < next(reversed(shared.queue))
         shared.queue[entry.seq] = entry
-        if entry.seq < last:
+        if is_back:
             shared.queue = OrderedDict(sorted(shared.queue.items()))
         self._queued[shared.client] = shared
 

@@ -7,6 +7,7 @@ request that is sent to its worker, so that one engine alone does here exactly w
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -18,9 +19,39 @@ from fairprefix.core.request import Client
 from fairprefix.core.routing import WorkerName
 from fairprefix.sim.dispatch import Dispatcher
 from fairprefix.sim.engine import PS_PER_NS, VirtualEngine
-from fairprefix.sim.job import Arrivals, Job
+from fairprefix.sim.job import Job
 from fairprefix.sim.record import RunRecord
 from fairprefix.sim.trace import TraceRequest
+
+Follow = Callable[[Job], Iterable[TraceRequest]]
+"""Returns what arrives because a request is done."""
+
+
+class _Coming:
+    """Requests that have not arrived yet, the next one first; ties by number."""
+
+    def __init__(self, arrivals: Iterable[tuple[int, TraceRequest]]) -> None:
+        self._heap = [(request.arrival_ns, number, request) for number, request in arrivals]
+        heapq.heapify(self._heap)
+        self._next_number = max((number for _, number, _ in self._heap), default=-1) + 1
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next_ns(self) -> int:
+        """When the next one arrives."""
+        return self._heap[0][0]
+
+    def pop(self) -> tuple[int, TraceRequest]:
+        """Return the next one and its number."""
+        _, number, request = heapq.heappop(self._heap)
+        return number, request
+
+    def add(self, request: TraceRequest) -> None:
+        """Let one more come, numbered after all others."""
+        heapq.heappush(self._heap, (request.arrival_ns, self._next_number, request))
+        self._next_number += 1
 
 
 class NoWorkerError(FairprefixError):
@@ -163,16 +194,27 @@ class Cluster:
         arrivals: Iterable[tuple[int, TraceRequest]],
         faults: Sequence[Fault] = (),
         on_finish: Callable[[int], None] = lambda _count: None,
+        *,
+        follow: Follow | None = None,
+        until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Serve the requests (in order of arrival) to the end.
+
+        Args:
+            arrivals: the requests, each with its number.
+            faults: workers that fail.
+            on_finish: hears how many requests are done.
+            follow: returns what arrives because a request is done, no earlier than that (closed loop).
+            until: whether to stop although requests are left; asked after each event.
 
         Raises:
             NoWorkerError: all workers have failed for good, and requests are left.
             StalledError: a worker's policy offers nobody in an empty engine.
         """
-        coming = deque(arrivals)
+        coming = _Coming(arrivals)
         failing = deque(sorted(faults, key=lambda fault: fault.at_ns))
-        while coming or self._has_work():
+        followed = 0
+        while (coming or self._has_work()) and not until():
             at_ps = self._next_event(coming, failing)
             self.now_ns = at_ps // PS_PER_NS
             for worker in self.workers:
@@ -180,13 +222,23 @@ class Cluster:
                     worker.engine.complete()
                     self.dispatcher.stepped(worker.name, self.now_ns)
                     on_finish(self._done())
+            followed = self._release(coming, follow, followed)
             while failing and failing[0].at_ns <= self.now_ns:
                 self._happen(failing.popleft())
-            while coming and coming[0][1].arrival_ns <= self.now_ns:
-                self.dispatcher.arrive(Job.of(*coming.popleft()), self.now_ns)
+            while coming and coming.next_ns <= self.now_ns:
+                self.dispatcher.arrive(Job.of(*coming.pop()), self.now_ns)
             for worker in self.workers:
                 if worker.alive and worker.engine.ends_ps is None:
                     worker.look_up(at_ps)
+
+    def _release(self, coming: _Coming, follow: Follow | None, followed: int) -> int:
+        """Let come what waited for the jobs finished since `followed` of them were; return how many are now."""
+        done = self.record.finished_jobs
+        if follow:
+            for place in range(followed, len(done)):
+                for request in follow(done[place]):
+                    coming.add(request)
+        return len(done)
 
     def _done(self) -> int:
         return len(self.record.finished_jobs) + len(self.record.rejected_requests) + len(self.record.lost_jobs)
@@ -194,10 +246,10 @@ class Cluster:
     def _has_work(self) -> bool:
         return self.dispatcher.waiting() > 0 or any(w.inbox or w.engine.has_work() for w in self.workers)
 
-    def _next_event(self, coming: Arrivals, failing: deque[Fault]) -> int:
+    def _next_event(self, coming: _Coming, failing: deque[Fault]) -> int:
         times = [ends for worker in self.workers if (ends := worker.engine.ends_ps) is not None]
         if coming:
-            times.append(coming[0][1].arrival_ns * PS_PER_NS)
+            times.append(coming.next_ns * PS_PER_NS)
         if failing:
             times.append(failing[0].at_ns * PS_PER_NS)
         if times:

@@ -104,6 +104,8 @@ class VirtualEngine:
         self._pass_due = 0
         """Number of the step before which the next pass is made."""
         self._running: _Step | None = None
+        self._outputs: dict[Client, tuple[int, int]] = {}
+        """Per client: finished requests, and output tokens of them together."""
 
     @property
     def clock_ns(self) -> int:
@@ -276,7 +278,7 @@ class VirtualEngine:
         full = self._config.reservation == "full"
         if not cache.fits(request.blocks, matched, extend + (output_left if full else 1)):
             return False
-        receipt = self._policy.take(request.id, extend=extend, reserve=output_left)
+        receipt = self._policy.take(request.id, extend=extend, reserve=self._predicted(job, output_left))
         again = job.admissions > 0
         job.admissions += 1
         job.context, job.to_prefill = cached, extend
@@ -288,6 +290,15 @@ class VirtualEngine:
         job.holding = cache.hold(request.blocks, matched, extend + (output_left if full else 0))
         self._batch.add(job)
         return True
+
+    def _predicted(self, job: Job, output_left: int) -> int:
+        """Return how much output the policy is told to expect."""
+        if self._config.predict == "limit":
+            return output_left
+        count, tokens = self._outputs.get(job.request.client, (0, 0))
+        if not count:
+            return output_left
+        return min(output_left, max(tokens // count - job.produced, 1))
 
     # Steps.
 
@@ -348,17 +359,18 @@ class VirtualEngine:
     def _produce(self, jobs: list[Job], steps: int) -> None:
         """Let every one of `jobs` produce a token in each of `steps` steps."""
         tokens: dict[Client, int] = {}
-        now = self.clock_ns
+        now, grows = self.clock_ns, self._config.reservation == "none"
         done: list[Job] = []
         for job in jobs:
-            job.produced += steps
+            produced = job.produced = job.produced + steps
             job.context += steps
-            tokens[job.request.client] = tokens.get(job.request.client, 0) + steps
+            client = job.request.client
+            tokens[client] = tokens.get(client, 0) + steps
             if job.first_token_ns < 0:
                 job.first_token_ns = now
-            if job.produced == job.trace.output_tokens:
+            if produced == job.trace.output_tokens:
                 done.append(job)
-            if self._config.reservation == "none":
+            if grows:
                 self._cache.grow(_held(job), steps)
         self._policy.produced(tokens)
         self._observer.produced(tokens, now)
@@ -368,7 +380,13 @@ class VirtualEngine:
     def _finish(self, job: Job) -> None:
         job.finished_ns = self.clock_ns
         self.finished += 1
+        count, tokens = self._outputs.get(job.request.client, (0, 0))
+        self._outputs[job.request.client] = (count + 1, tokens + job.produced)
         self._batch.remove(job)
+        if job.trace.output_blocks:
+            # The last token was produced, but never computed.
+            computed = job.request.input_tokens + job.produced - 1
+            self._cache.cache_output(_held(job), job.trace.output_blocks, computed)
         self._cache.release(_held(job))
         job.holding = None
         self._policy.finish(job.request.id, output=job.produced)

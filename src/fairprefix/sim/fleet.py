@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,10 +34,14 @@ from fairprefix.sim.metrics import fairness, hit_rate, per_client, totals
 from fairprefix.sim.record import RunRecord
 from fairprefix.sim.simulate import RunResult, describe_engine, held_against
 from fairprefix.sim.steptime import StepTimeModel
-from fairprefix.sim.trace import Trace
+from fairprefix.sim.trace import Trace, TraceRequest
 
 ARRANGEMENTS = (*ROUTERS, "central_pool", "shared_ledger")
 """How requests may come to the workers."""
+
+
+MakePolicy = Callable[[PolicyConfig, PrefixIndex], Policy]
+"""Makes a worker's policy, given its view of the cache."""
 
 
 @frozen
@@ -95,9 +99,8 @@ def simulate_fleet(
         NoWorkerError: all workers have failed for good, and requests are left.
         ConfigError: the shared ledger is asked for with another policy than DLPM's published gate.
     """
-    run = _Run(trace, config, fleet)
-    smallest = min((spec.engine for spec in fleet.workers), key=lambda engine: engine.kv_tokens)
-    run.cluster.run(admissible(trace.requests, smallest, run.seen), fleet.faults, on_finish)
+    run = FleetRun(trace, config, fleet)
+    run.cluster.run(run.admissible(trace.requests), fleet.faults, on_finish)
     return run.result()
 
 
@@ -124,12 +127,30 @@ class _ReportingIndex(PrefixIndex):
         self._router.removed(self._worker, blocks[start:end], namespace)
 
 
-class _Run:
-    """Everything of one run."""
+class FleetRun:
+    """Everything of one run.
 
-    def __init__(self, trace: Trace, config: PolicyConfig, fleet: Fleet) -> None:
+    Args:
+        trace: the requests, for their sizes and the block size; `cluster.run` is given what arrives.
+        config: the policy of each worker, and its parameters.
+        fleet: the workers.
+        record: takes down what happens in the cluster; a full one unless given.
+        own: makes the record of each worker.
+        make: makes the policy of each worker.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        config: PolicyConfig,
+        fleet: Fleet,
+        record: RunRecord | None = None,
+        own: Callable[[Ledger], RunRecord] = RunRecord,
+        make: MakePolicy = make_policy,
+    ) -> None:
         self._trace, self._config, self._fleet = trace, config, fleet
-        self.seen = RunRecord(Ledger(config.cost, config.weights, config.default_weight))
+        self._own, self._make = own, make
+        self.seen = record or RunRecord(Ledger(config.cost, config.weights, config.default_weight))
         self.cluster = Cluster(self.seen)
         self._policies: list[Policy] = []
         self._caches: list[KVCache] = []
@@ -142,6 +163,11 @@ class _Run:
         if self._router and dlpms:
             quanta = {client: weight * config.quantum for client, weight in config.weights.items()}
             self.cluster.watch = RefillWatch(dlpms, quanta, config.default_weight * config.quantum)
+
+    def admissible(self, requests: Sequence[TraceRequest]) -> Iterable[tuple[int, TraceRequest]]:
+        """Yield the requests that fit every worker, each with its number; reject the others or raise."""
+        smallest = min((spec.engine for spec in self._fleet.workers), key=lambda engine: engine.kv_tokens)
+        return admissible(requests, smallest, self.seen)
 
     def _arrange(self) -> tuple[BaseRouter | None, SharedLedger | None]:
         """Give the cluster its dispatcher."""
@@ -179,8 +205,8 @@ class _Run:
         if self._ledger:
             policy: Policy = LedgerView(self._ledger, name, partial(_cached_tokens, index))
         else:
-            policy = make_policy(self._config, index)
-        record = RunRecord(Ledger(self._config.cost, self._config.weights, self._config.default_weight))
+            policy = self._make(self._config, index)
+        record = self._own(Ledger(self._config.cost, self._config.weights, self._config.default_weight))
         observer = WorkerObserver(self.cluster, place, record)
         engine = VirtualEngine(spec.engine, spec.step_time, cache, policy, observer, shared_queue=self._queue)
         self._policies.append(policy)
@@ -190,6 +216,15 @@ class _Run:
         self.cluster.dispatcher.join(name, blocks)
 
     # Figures.
+
+    @property
+    def evicted_blocks(self) -> int:
+        """Blocks that the workers' caches have dropped."""
+        return sum(cache.evicted_blocks for cache in self._caches)
+
+    def held(self) -> dict[str, Any]:
+        """Return the largest gap, the bound that it is held against, and their ratio."""
+        return self._bounds([describe_engine(self._trace, spec.engine) for spec in self._fleet.workers])
 
     def result(self) -> RunResult:
         """Return the figures of the run."""
@@ -202,7 +237,7 @@ class _Run:
             | self._bounds(engines)
             | {
                 "preemptions": sum(worker.engine.preemptions for worker in cluster.workers),
-                "evicted_blocks": sum(cache.evicted_blocks for cache in self._caches),
+                "evicted_blocks": self.evicted_blocks,
                 "steps": sum(worker.engine.steps for worker in cluster.workers),
                 "refill_rounds": self._rounds(),
                 "lost": len(seen.lost_jobs),

@@ -47,6 +47,9 @@ class EngineConfig:
     """Steps after which a scheduling pass is made although nothing has happened."""
     lookahead: int = 16
     """Refusals for lack of room after which a pass ends."""
+    predict: str = "limit"
+    """What a policy is told that a request may still produce when it is admitted: its longest output (`limit`), or
+    what finished requests of its client have produced on average (`average`)."""
     oversize: str = "error"
     """What to do with a request that can never fit: `error`, or `reject` and count it."""
 
@@ -55,6 +58,7 @@ class EngineConfig:
         for name in ("kv_tokens", "max_batch", "chunk", "pass_interval", "lookahead"):
             at_least(name, getattr(self, name), 1)
         one_of("reservation", self.reservation, RESERVATIONS)
+        one_of("predict", self.predict, ("limit", "average"))
         one_of("oversize", self.oversize, ("error", "reject"))
 
 

@@ -8,6 +8,7 @@ Blocks are released from the end of a prompt to its beginning, so the ends of ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from attrs import define
 
@@ -51,21 +52,26 @@ class KVCache:
 
     def matched_blocks(self, blocks: Sequence[BlockHash]) -> int:
         """Return how many leading blocks of a chain are cached."""
+        references, unreferenced = self._references, self._unreferenced
         for place, block in enumerate(blocks):
-            if block not in self._references and block not in self._unreferenced:
+            if block not in references and block not in unreferenced:
                 return place
         return len(blocks)
 
     def fits(self, blocks: Sequence[BlockHash], matched: int, private: int) -> bool:
         """Return whether a request that shares `matched` blocks finds room for `private` more tokens."""
-        revived = sum(block in self._unreferenced for block in blocks[:matched])
+        revived = sum(map(self._unreferenced.__contains__, blocks[:matched]))
         return private + revived * self.block_size <= self.room
 
     def hold(self, blocks: Sequence[BlockHash], matched: int, private: int) -> Holding:
         """Give a request its memory; it must fit."""
+        references, unreferenced = self._references, self._unreferenced
         for block in blocks[:matched]:
-            self._unreferenced.pop(block, None)
-            self._references[block] = self._references.get(block, 0) + 1
+            if block in references:
+                references[block] += 1
+            else:
+                del unreferenced[block]
+                references[block] = 1
         self._private += private
         self._evict()
         return Holding(blocks, matched, private)
@@ -89,15 +95,22 @@ class KVCache:
         if holding.shared > start:
             self.index.cached(holding.blocks, start=start, end=holding.shared)
 
+    def cache_output(self, holding: Holding, blocks: Sequence[BlockHash], computed_tokens: int) -> None:
+        """Share the full blocks that a finished request's output completes, after those of its prompt."""
+        holding.blocks = (*holding.blocks, *blocks)
+        self.cache(holding, computed_tokens)
+
     def release(self, holding: Holding) -> None:
         """Take a request's memory back; what it shared stays cached."""
         self._private -= holding.private
+        references, blocks = self._references, holding.blocks
         for place in range(holding.shared - 1, -1, -1):
-            block = holding.blocks[place]
-            self._references[block] -= 1
-            if not self._references[block]:
-                del self._references[block]
-                self._unreferenced[block] = (holding.blocks, place)
+            block = blocks[place]
+            if references[block] > 1:
+                references[block] -= 1
+            else:
+                del references[block]
+                self._unreferenced[block] = (blocks, place)
         holding.private = holding.shared = 0
 
     def clear(self) -> None:
@@ -121,11 +134,20 @@ class KVCache:
         assert self.room >= len(self._unreferenced) * self.block_size
 
     def _evict(self) -> None:
-        """Drop the least recently used blocks until everything fits."""
+        """Drop the least recently used blocks until everything fits; neighbours of a chain go together."""
         over = len(self._unreferenced) * self.block_size - self.room
-        while over > 0:
-            block, (blocks, place) = next(iter(self._unreferenced.items()))
+        if over <= 0:
+            return
+        # One walk for all of them: each start of a walk passes what was dropped from the front before.
+        count = -(-over // self.block_size)
+        dropped = list(islice(self._unreferenced.items(), count))
+        self.evicted_blocks += count
+        run, first, end = dropped[0][1][0], 0, 0
+        for block, (blocks, place) in dropped:
             del self._unreferenced[block]
-            self.index.evicted(blocks, start=place, end=place + 1)
-            self.evicted_blocks += 1
-            over -= self.block_size
+            if blocks is not run or place != first - 1:
+                if end:
+                    self.index.evicted(run, start=first, end=end)
+                run, end = blocks, place + 1
+            first = place
+        self.index.evicted(run, start=first, end=end)

@@ -189,6 +189,7 @@ def test_with_eagle_the_last_block_is_computed_again() -> None:
     world.cache()
     chain = next(chain for chain in world.chains if world.matched(chain) == len(chain))
     request = Request(id="w", client="a", input_tokens=len(chain) * BLOCK + 1, max_output=1, blocks=tuple(chain))
+    world.view.refresh()
     assert world.view.watch(request) == (len(chain) - 1) * BLOCK
     assert world.view.confirm("w") == (len(chain) - 1) * BLOCK
     world.reset()
@@ -204,6 +205,7 @@ def test_an_error_in_the_feed_stays_in_there() -> None:
     request = FakeRequest("r", block_hashes=[b"1"])
     pool.cache_full_blocks(request, [SimpleNamespace(block_id=1)], num_cached_blocks=0, num_full_blocks=1)
     assert pool.cached_block_hash_to_block.get_one_block(b"1" + GROUP) == 1
+    list(view.changes())
     assert len(told) == 1
 
 

@@ -76,13 +76,18 @@ def test_untested_versions_are_warned_of(version: str, *, warned: bool) -> None:
 
 
 def test_what_cannot_work_is_refused() -> None:
-    """Priority scheduling anywhere, asynchronous scheduling before 0.15."""
+    """Priority scheduling anywhere, asynchronous scheduling before 0.15, connectors for KV caches before 0.20."""
     with pytest.raises(ConfigError, match="'priority' is not valid"):
         refuse_what_cannot_work(vllm_config(policy="priority"), "0.32.0")
     with pytest.raises(ConfigError, match="async_scheduling = True is not valid"):
         refuse_what_cannot_work(vllm_config(asynchronous=True), "0.11.0")
     refuse_what_cannot_work(vllm_config(asynchronous=True), "0.15.0")
     refuse_what_cannot_work(vllm_config(), "0.11.0")
+    disaggregated = vllm_config()
+    disaggregated.kv_transfer_config = SimpleNamespace(kv_role="kv_consumer")
+    with pytest.raises(ConfigError, match=r"kv_transfer_config is not valid: expected none .* from 0.20 on"):
+        refuse_what_cannot_work(disaggregated, "0.19.1")
+    refuse_what_cannot_work(disaggregated, "0.20.0")
     assert parse_version("nightly") is None
 
 

@@ -61,7 +61,7 @@ class Bridge:
         self._matches = TreeMatches(self._ask)
         self.policy = host(self._matches)
         self._identity = identity
-        self._planner = Planner(self.policy, lambda request: self._by_id[request.id], engine.sharing)
+        self._planner = Planner(self.policy, self._planned, engine.sharing)
         self._places = Places()
         self._known: dict[Req, Tracked] = {}
         """Requests that are not finished."""
@@ -215,6 +215,11 @@ class Bridge:
         del self._known[entry.req], self._by_id[entry.id], self._requests[entry.id]
         entry.waiting = False
         self.policy.finish(entry.id, output=entry.delivered)
+
+    def _planned(self, request: Request) -> Tracked:
+        entry, known = self._by_id[request.id], self._matches.known(request.id)
+        entry.matched = max(entry.matched, known)  # growth is told, not asked for
+        return entry
 
     def _ask(self, id: str) -> int:
         entry = self._by_id[id]

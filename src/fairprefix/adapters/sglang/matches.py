@@ -3,7 +3,9 @@
 A request is asked for when it arrives, and again right before it is offered, so that the order at the head is
 what the tree says now. In between a cached prefix can only grow by what is computed meanwhile: when a prompt is
 done, the waiting requests that continue it are found by the hash of the first block that each of them misses,
-without asking. A prefix that was evicted shows when its request is about to be offered.
+without asking. A prefix that was evicted shows when its request is about to be offered. One answer in a pass does
+for all whose cached prefixes end with the same block (they may overstate the tokens after it, less than a block),
+and nothing cached can become no less.
 
 (SGLang can also publish every stored and removed block. With its page of one token that is an event per token,
 its trees differ in what they publish, and each prompt would have to be hashed page by page as SGLang does it.)
@@ -27,8 +29,9 @@ Ask = Callable[[str], int]
 class TreeMatches:
     """The `Prefixes` view of a policy inside SGLang.
 
-    Complexity: a question per arrival and per offered request and pass; a computed prompt costs O(its blocks), and
-    O(log blocks) for each waiting request whose cached prefix grew by it. Nothing walks the queue.
+    Complexity: a question per arrival, and per pass and cached prefix of those that are offered; a computed prompt
+    costs O(its blocks), and O(log blocks) for each waiting request whose cached prefix grew by it. Nothing walks
+    the queue.
     """
 
     def __init__(self, ask: Ask) -> None:
@@ -38,6 +41,8 @@ class TreeMatches:
         self._known: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         """In which pass a request was asked for."""
+        self._confirmed: set[tuple[str, BlockHash]] = set()
+        """Blocks at which answers of this pass end: they are cached, with all before them."""
         self._growth = Continuations()
         self._grown: dict[str, int] = {}
 
@@ -45,6 +50,11 @@ class TreeMatches:
         """Note that the cache may have changed: a new pass."""
         self._pass += 1
         self._questions = MOST_QUESTIONS
+        self._confirmed.clear()
+
+    def known(self, id: str) -> int:
+        """Return the cached tokens of a followed request as they were told last."""
+        return self._known[id]
 
     def computed(self, blocks: Sequence[BlockHash], namespace: str) -> None:
         """Note that the prompt with these blocks is in the cache now."""
@@ -54,8 +64,7 @@ class TreeMatches:
 
     def watch(self, request: Request) -> int:
         """Ask for a new request, and follow it."""
-        tokens = self._known[request.id] = self._answer(request.id, request.input_tokens)
-        self._asked[request.id] = self._pass
+        tokens = self._answer(request)
         self._growth.follow(request, tokens // BLOCK)
         return tokens
 
@@ -74,16 +83,23 @@ class TreeMatches:
         return list(grown.items())
 
     def confirm(self, id: str) -> int:
-        """Ask for a request that is about to be offered, once in a pass."""
-        if self._asked[id] != self._pass and self._questions:
-            self._questions -= 1
-            self._asked[id] = self._pass
-            self._known[id] = self._answer(id, self._growth.requests[id].input_tokens)
-        return self._known[id]
+        """Ask for a request that is about to be offered, unless an answer of this pass does for it."""
+        known = self._known[id]
+        if not known or self._asked[id] == self._pass or not self._questions:
+            return known
+        request = self._growth.requests[id]
+        if known >= BLOCK and (request.namespace, request.blocks[known // BLOCK - 1]) in self._confirmed:
+            return known
+        self._questions -= 1
+        return self._answer(request)
 
-    def _answer(self, id: str, input_tokens: int) -> int:
+    def _answer(self, request: Request) -> int:
         # At least one token of a prompt is always computed; a resumed request may have cached output as well.
-        return min(self._ask(id), input_tokens - 1)
+        tokens = min(self._ask(request.id), request.input_tokens - 1)
+        self._known[request.id], self._asked[request.id] = tokens, self._pass
+        if tokens >= BLOCK:
+            self._confirmed.add((request.namespace, request.blocks[tokens // BLOCK - 1]))
+        return tokens
 
 
 class Continuations:

@@ -55,5 +55,5 @@ class Planner:
     def _reach(self, most: int, budget: int) -> tuple[list[Tracked], bool]:
         """Plan until the budget is used up, or the room, or nobody is left."""
         planned = [self._find(request) for request in self._policy.plan(most, budget=budget)]
-        used = sum(entry.tokens - entry.matched for entry in planned)
-        return planned, len(planned) < most and used < budget
+        complete = len(planned) < most and sum(entry.tokens - entry.matched for entry in planned) < budget
+        return planned, complete

@@ -32,18 +32,18 @@ class Sharing:
         seen: set[tuple[str, bytes]] = set()
         found: list[Tracked] = []
         for entry in planned:
+            if entry.matched > self.check or entry.put_back >= MOST_PUT_BACK or entry.tokens < self.deprioritize:
+                continue  # it goes ahead in any case
             start = self._start(entry)
             if start in seen:
                 found.append(entry)
-            elif start:
+            else:
                 seen.add(start)
         return found
 
-    def _start(self, entry: Tracked) -> tuple[str, bytes] | None:
-        """Return what tells its shared prefix; None when it goes ahead in any case."""
+    def _start(self, entry: Tracked) -> tuple[str, bytes]:
+        """Return what tells its shared prefix."""
         length = self.deprioritize
-        if entry.matched > self.check or entry.put_back >= MOST_PUT_BACK or entry.tokens < length:
-            return None
         start = array("q", entry.req.origin_input_ids[:length])
         start.extend(entry.req.output_ids[: length - len(start)])
         return cache_namespace(entry.req), start.tobytes()

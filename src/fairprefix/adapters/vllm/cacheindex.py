@@ -5,8 +5,7 @@ are cached, and the removal from the pool's map of hashes. `IndexedPrefixes` is 
 follows the index, and looks at the cache itself before a request is offered. Both change nothing in the cache, its
 order of eviction or its statistics.
 
-Evictions reach the index when something is cached, and before each step: until then it may show too much. So a
-candidate may be found to have less cached than it was ranked by; it takes its new place then.
+The index is told when it is about to be looked at, not step by step: see `BlockFeed`.
 """
 
 from __future__ import annotations
@@ -23,36 +22,27 @@ from fairprefix.core.request import BlockHash, Request
 _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
 _ONLY_GROUP = bytes(_GROUP_BYTES)
-_GONE = -1
+_MOST_PENDING = 2048
+"""Evictions that wait to be handed to the index, at most: what a look may have to catch up with stays small."""
+
+_Place = tuple[Sequence[BlockHash], int]
+"""A block: (chain, its place in there)."""
 
 
 @define(eq=False)
 class _Run:
-    """Blocks of a chain that were cached together, less those that have been evicted."""
+    """Blocks of a chain that have been cached one after the other."""
 
     chain: Sequence[BlockHash]
     start: int
-    ids: list[int]
-    """Of the blocks from `start` on; _GONE where one was evicted before those behind it."""
-
-    def take(self, id: int) -> int:
-        """Take out a block; return its place in the chain. Whole chains are evicted from their tails."""
-        ids = self.ids
-        if ids[-1] == id:
-            ids.pop()
-            place = self.start + len(ids)
-            while ids and ids[-1] == _GONE:
-                ids.pop()
-            return place
-        place = ids.index(id)
-        ids[place] = _GONE
-        return self.start + place
+    end: int
 
 
 class BlockFeed:
-    """Tells an index what a block pool caches and evicts, in the order in which it happens.
+    """Tells an index what a block pool has cached and evicted, once somebody is about to look at the index.
 
-    Nothing in here looks up a hash but what vLLM has just looked up itself: blocks are known by their numbers.
+    Until then it is written down: most steps of a busy engine admit nobody, and what a request has cached over
+    many of them is one run. What was evicted may have been cached again since; the pool is asked then.
 
     Args:
         pool: the block pool, with one cache group.
@@ -64,47 +54,54 @@ class BlockFeed:
         self._pool = pool
         self._index = index
         self._shield = shield
-        self._runs: list[_Run | None] = [None] * pool.num_gpu_blocks
-        """For each block the run that it was cached with."""
-        self._removed: list[int] = []
-        """Blocks evicted since the last flush; ~block where another copy of the same contents is left."""
+        self._places: list[_Place | None] = [None] * pool.num_gpu_blocks
+        """For each block what it holds."""
+        self._cached: dict[int, _Run] = {}
+        """Runs that the index has not been told of, by the identity of their chains."""
+        self._removed: list[_Place] = []
+        """Blocks evicted since the last flush."""
         self._cache_full_blocks = pool.cache_full_blocks
-        pool.cache_full_blocks = self._cached
+        pool.cache_full_blocks = self._caching
         self._listen_to_removals()
 
     def restart(self, index: PrefixIndex) -> None:
         """Begin anew after the pool has forgotten everything that it had cached."""
         self._index = index
-        self._runs = [None] * len(self._runs)
+        self._places = [None] * len(self._places)
+        self._cached.clear()
         self._removed.clear()
         self._listen_to_removals()
 
     def flush(self) -> None:
-        """Hand the evictions since the last time to the index, neighbours together."""
-        if not self._removed:
-            return
-        runs = self._runs
-        chain: Sequence[BlockHash] = ()
+        """Hand over what was cached and evicted since the last time."""
+        if self._cached or self._removed:
+            self._shield.run(self._hand_over)
+
+    def _hand_over(self) -> None:
+        for run in self._cached.values():
+            self._index.cached(run.chain, start=run.start, end=run.end)
+        self._cached.clear()
+        self._hand_over_removals()
+        self._removed.clear()
+
+    def _hand_over_removals(self) -> None:
+        """Neighbours that were evicted go together; chains are evicted from their tails."""
+        is_cached = self._pool.cached_block_hash_to_block.get_one_block
+        known: Sequence[BlockHash] = ()
         start = end = 0
-        for number in self._removed:
-            id = number if number >= 0 else ~number
-            run, runs[id] = runs[id], None
-            if run is None:
-                continue
-            place = run.take(id)
-            if number < 0:
-                continue
-            if place == start - 1 and run.chain is chain:
+        for chain, place in self._removed:
+            if is_cached(_key(chain[place])) is not None:
+                continue  # a copy is left, or it was cached again
+            if place == start - 1 and chain is known:
                 start = place
                 continue
             if end:
-                self._index.evicted(chain, start=start, end=end)
-            chain, start, end = run.chain, place, place + 1
+                self._index.evicted(known, start=start, end=end)
+            known, start, end = chain, place, place + 1
         if end:
-            self._index.evicted(chain, start=start, end=end)
-        self._removed.clear()
+            self._index.evicted(known, start=start, end=end)
 
-    def _cached(
+    def _caching(
         self,
         request: EngineRequest,
         blocks: Sequence[Theirs],
@@ -118,25 +115,30 @@ class BlockFeed:
             self._shield.run(self._note, request, blocks, num_cached_blocks, num_full_blocks)
 
     def _note(self, request: EngineRequest, blocks: Sequence[Theirs], first: int, end: int) -> None:
-        self.flush()
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        ids = [block.block_id for block in blocks[first:end]]
-        run, runs = _Run(chain, first, ids), self._runs
-        for id in ids:
-            runs[id] = run
-        self._index.cached(chain, start=first, end=end)
+        places = self._places
+        for place in range(first, end):
+            places[blocks[place].block_id] = (chain, place)
+        run = self._cached.get(id(chain))
+        if run is not None and run.end == first:
+            run.end = end
+            return
+        if run is not None or len(self._removed) > _MOST_PENDING:
+            self._hand_over()
+        self._cached[id(chain)] = _Run(chain, first, end)
 
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, another, note = known.pop, known.get_one_block, self._removed.append
+        pop, places, note = known.pop, self._places, self._removed.append
 
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
-            if block is not None:
-                note(block_id if another(key) is None else ~block_id)
+            if block is not None and (place := places[block_id]) is not None:
+                places[block_id] = None
+                note(place)
             return block
 
         known.pop = listening_pop
@@ -164,11 +166,11 @@ class IndexedPrefixes:
         self._feed = BlockFeed(pool, self.index, shield)
 
     def refresh(self) -> None:
-        """Note the evictions since the last time: once a step."""
+        """Tell the index what has been cached and evicted; whoever looks through this view need not."""
         self._feed.flush()
 
     def watch(self, request: Request) -> int:
-        """Start to follow a waiting request; return its cached tokens."""
+        """Start to follow a waiting request; return its cached tokens as of the last look."""
         self._followed[request.id] = request
         return self._usable(self.index.watch(request))
 
@@ -179,6 +181,7 @@ class IndexedPrefixes:
 
     def changes(self) -> Iterable[tuple[str, int]]:
         """Return (id, cached tokens) of the requests whose cached prefix has changed since the last call."""
+        self.refresh()
         if self._all_changed:
             self._all_changed = False
             return [(id, self._usable(self.index.confirm(id))) for id in self._followed]
@@ -187,14 +190,17 @@ class IndexedPrefixes:
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a request that is about to be offered, from a look at the cache."""
-        known = self.index.confirm(id) // self._block_size
+        self.refresh()
+        tokens = self.index.confirm(id)
+        known = tokens // self._block_size
         blocks = self._followed[id].blocks
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
         if (known and is_cached(_key(blocks[known - 1])) is None) or (
             known < len(blocks) and is_cached(_key(blocks[known])) is not None
         ):
             self._correct(blocks, known)
-        return self._usable(self.index.confirm(id))
+            tokens = self.index.confirm(id)
+        return self._usable(tokens)
 
     def reset(self) -> None:
         """The cache has forgotten everything. O(waiting requests)."""

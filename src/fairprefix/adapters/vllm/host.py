@@ -119,7 +119,7 @@ class Host:
         finished = self._scheduler.finished_req_ids
         if finished:
             self.translator.gone(finished)
-        if isinstance(self.view, IndexedPrefixes | AskedPrefixes):
+        if isinstance(self.view, AskedPrefixes):
             self.view.refresh()
         self.queue.begin_pass()
 

@@ -8,6 +8,8 @@ from fairprefix.adapters.vllm.shapes import Theirs
 from fairprefix.core.errors import ConfigError
 
 ASYNC_FROM = (0, 15)
+CONNECTORS_FROM = (0, 20)
+"""Before, a request that waits for its KV cache from elsewhere does not tell how much of it will come."""
 TESTED = ((0, 11), (0, 33))
 """First and last version that the tests run on (0.12 to 0.14 lie between and are not among them)."""
 
@@ -34,7 +36,7 @@ def refuse_what_cannot_work(vllm_config: Theirs, version: str) -> None:
     """Refuse configurations in which the adapter would be wrong.
 
     Raises:
-        ConfigError: priority scheduling, or asynchronous scheduling before 0.15.
+        ConfigError: priority scheduling, asynchronous scheduling before 0.15, or a KV connector before 0.20.
     """
     scheduling = vllm_config.scheduler_config
     if str(getattr(scheduling.policy, "value", scheduling.policy)) == "priority":
@@ -47,4 +49,9 @@ def refuse_what_cannot_work(vllm_config: Theirs, version: str) -> None:
         raise ConfigError(
             f"async_scheduling = True is not valid: expected False with FairScheduler in vLLM {version}, which "
             f"allows no other scheduler then; it works from {ASYNC_FROM[0]}.{ASYNC_FROM[1]} on"
+        )
+    if getattr(vllm_config, "kv_transfer_config", None) and parsed is not None and parsed < CONNECTORS_FROM:
+        raise ConfigError(
+            f"kv_transfer_config is not valid: expected none with FairScheduler in vLLM {version}, which does "
+            f"not tell what a request computes itself; it works from {CONNECTORS_FROM[0]}.{CONNECTORS_FROM[1]} on"
         )

@@ -39,6 +39,9 @@ class TraceRequest:
     """The most that it was allowed to generate, at least `output_tokens`."""
     blocks: tuple[int, ...] = ()
     """Cumulative hashes of the prompt's FULL blocks, first block first; empty where the trace knows none."""
+    output_blocks: tuple[int, ...] = ()
+    """Cumulative hashes of the further full blocks that prompt and output make up together: what a later prompt
+    that goes on from this answer finds cached. Empty where nothing goes on from it."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse figures that no engine can replay."""

@@ -1,0 +1,1 @@
+"""One module per figure, or per group of figures that are made alike."""
