@@ -8,7 +8,7 @@ One client keeps 60 requests under way, two keep 3 each, for the same time in ev
 
 * the gateway: D2LPM, and a DLPM queue with a bounded window in front of each worker;
 * the same gateway with cache_aware routing and no queues (everything goes to the workers at once);
-* sglang-router, where it is installed (.venv-routers).
+* sglang-router, where it is installed (.venv-routers); not with --engine.
 
 Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios.
 """
@@ -52,7 +52,7 @@ class Scale:
 
 
 MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16, quantum=256)
-REAL = Scale(slots=4, seconds=60, warm_up=15, document=60, heavy_output=24, light_output=8, quantum=128)
+REAL = Scale(slots=4, seconds=40, warm_up=12, document=60, heavy_output=12, light_output=4, quantum=64)
 
 
 @define
@@ -140,7 +140,7 @@ def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -
     return urls
 
 
-def arrangements(urls: list[str], scale: Scale) -> dict[str, tuple[list[str], int]]:
+def arrangements(urls: list[str], scale: Scale, *, peers: bool) -> dict[str, tuple[list[str], int]]:
     """Return how each arrangement is started, and its port."""
 
     def gateway(options: str, *more: str) -> tuple[list[str], int]:
@@ -153,7 +153,7 @@ def arrangements(urls: list[str], scale: Scale) -> dict[str, tuple[list[str], in
         BARE: gateway(",fairprefix=serve", "--router", "cache_aware"),
         GATEWAY: gateway(f",window={scale.slots}", "--quantum", str(scale.quantum)),
     }
-    if (ROUTERS / "sglang-router").exists():
+    if peers and (ROUTERS / "sglang-router").exists():
         port = free_port()
         more = ["--host", "127.0.0.1", "--port", str(port), "--policy", "cache_aware"]
         more += ["--prometheus-port", str(free_port())]
@@ -169,12 +169,13 @@ def main(args: argparse.Namespace) -> None:
     scale = REAL if args.engine else MOCKED
     if args.seconds:
         scale.seconds = args.seconds
-    names = list(arrangements([], scale))
+    peers = not args.engine  # which ask their workers for more than OpenAI's endpoints
+    names = list(arrangements([], scale, peers=peers))
     measured: dict[str, Figures] = {}
     for name in names:
         with ExitStack() as stack:
             urls = start_workers(stack, scale, engine=args.engine, model=args.model)
-            command, port = arrangements(urls, scale)[name]
+            command, port = arrangements(urls, scale, peers=peers)[name]
             stack.enter_context(running(command, port))
             time.sleep(3)  # routers ask their workers first
             model = args.model if args.engine else "mock"

@@ -13,6 +13,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from fairprefix.cli.main import main
+from fairprefix.core.catalog import make_policy
+from fairprefix.core.request import Request
+from fairprefix.core.router_catalog import make_router
+from fairprefix.gateway.config import make_settings
+from fairprefix.gateway.fleet import Fleet
+from fairprefix.gateway.kv_events.chain import names_of
+from fairprefix.gateway.tally import Tally
 from tests.gateway.kv_publisher import Publisher, removed, stored
 from tests.gateway.rig import Process, Running, gateway, mock
 
@@ -125,6 +132,34 @@ def test_a_prompt_goes_where_it_is_cached(
             await publisher.close()
 
     play(story)
+
+
+def test_queues_order_and_charge_by_what_is_reported() -> None:
+    """A worker's queue takes as cached what that worker has reported, not what was sent to it."""
+    prompt = tokens(31)
+    values = {
+        "router": {"index": "exact", "block_size": 4},
+        "workers": [{"url": f"http://{name}:1", "kv_events": f"tcp://{name}:5557"} for name in "ab"],
+    }
+    given = make_settings(values, "here")
+    router = make_router(given.router)
+    fleet = Fleet(
+        given,
+        router,
+        lambda _worker, policy, prefixes: make_policy(policy, prefixes),
+        Tally(given.policy, names=10),
+    )
+    router.stored("http://b:1", names_of(prompt, 4)[:5])
+    request = Request("r", "c", len(prompt), 8, names_of(prompt, 4))
+    turn = fleet.enter(request, 8)
+    assert (turn.worker, turn.cached_tokens) == ("http://b:1", 20)
+    assert [worker.cached(request) for worker in fleet.workers.values()] == [0, 20]
+    router.removed("http://b:1", names_of(prompt, 4))
+    assert [worker.cached(request) for worker in fleet.workers.values()] == [0, 0]
+    for change in (fleet.suspend, lambda worker, _why: fleet.resume(worker)):
+        router.stored("http://b:1", names_of(prompt, 4)[:2])
+        change(fleet.workers["http://b:1"], "a test")
+    assert fleet.workers["http://b:1"].cached(request) == 8
 
 
 @pytest.mark.parametrize(

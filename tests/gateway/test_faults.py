@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import httpx
+import psutil
 import pytest
 
 from tests.gateway.rig import Process, Running, gateway, mock, wait_until
@@ -231,7 +232,7 @@ def test_a_client_that_goes_away_gives_back_its_place() -> None:
 
 
 def test_a_reader_that_stops_reading_is_cut_off() -> None:
-    """It holds its place for `write_timeout_s`, no longer."""
+    """It holds its place for `write_timeout_s`, no longer, and its connection hardly longer."""
     with mock(step_ms=0.1, slots=2) as worker, _limited(worker, write_timeout_s=1) as front:
         body = b'{"prompt":"x","max_tokens":200000,"stream":true}'
         head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
@@ -240,6 +241,9 @@ def test_a_reader_that_stops_reading_is_cut_off() -> None:
             connection.sendall(head + body)
             wait_until(lambda: front.metrics()["fairprefix_slow_readers_total"] == 1, 30)
             front.settled()
+            here = connection.getsockname()[1]
+            process = psutil.Process(front.process.pid)
+            wait_until(lambda: here not in [c.raddr.port for c in process.net_connections() if c.raddr], 20)
 
 
 def test_invented_names_share_one_line_in_the_figures() -> None:

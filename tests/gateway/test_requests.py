@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -168,6 +169,14 @@ def test_what_is_unknown_passes_through(front: Running) -> None:
     assert hidden.status_code == 404
     assert "pass_through" in hidden.json()["error"]["message"]
     front.settled()
+
+
+@pytest.mark.parametrize("path", [b"/v1/../flush_cache", b"/v1/%2e%2e/flush_cache", b"/v1/x/.."])
+def test_dots_do_not_lead_out_of_what_is_passed_on(front: Running, path: bytes) -> None:
+    """However it is written, a path that climbs is not passed on."""
+    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection:
+        connection.sendall(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert b" 404 " in connection.recv(1 << 16)[:20]
 
 
 def test_nobody_reaches_figures_through_the_public_side(front: Running) -> None:

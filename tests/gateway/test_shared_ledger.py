@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fairprefix.core.errors import ConfigError
+from fairprefix.gateway.shared import sync as sync_module
 from fairprefix.gateway.shared.config import RedisConfig
 from tests.gateway.redis_server import RedisServer
 from tests.gateway.twin import COST, PROMPT, Host, Worker, running
@@ -111,16 +112,17 @@ def test_a_gateway_that_dies_holds_nobody_back(redis: RedisServer) -> None:
     async def story() -> None:
         worker, config = Worker(), RedisConfig(url=redis.url, lease_ms=300)
         one, two = Host(worker, config, window=0), Host(worker, config)
-        two.flood("light")
         one.flood("heavy")
+        two.flood("light")
         async with running(two):
+            await soon(lambda: two.served)
             async with running(one):
                 # It waits, and admits nobody: sooner or later it alone has credit.
-                await soon(lambda: getattr(two.policy, "holds_back", False) and worker.served)
-                await asyncio.sleep(0.2)
-                before = worker.served["light"]
-                await asyncio.sleep(0.1)
-                assert worker.served["light"] == before
+                before = -1
+                while before != worker.served["light"]:
+                    before = worker.served["light"]
+                    await asyncio.sleep(0.25)
+                assert getattr(two.policy, "holds_back", False)
             await soon(lambda: worker.served["light"] > before + 20 * COST)
 
     play(story)
@@ -147,6 +149,28 @@ def test_redis_may_die_and_come_back(redis: RedisServer) -> None:
             assert 3.6 <= ratio(worker) <= 4.4, worker.served
             assert "does not answer" in one.troubles[0]
             assert "is back" in one.troubles[1]
+
+    play(story)
+
+
+def test_invented_names_do_not_add_up(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has credit and nothing waiting may be forgotten, here at once and in Redis when it gets crowded."""
+    monkeypatch.setattr(sync_module, "_MOST_CLIENTS", 50)
+
+    async def story() -> None:
+        host = Host(Worker(seconds=0), RedisConfig(url=redis.url))
+        sync = host.sync
+        assert sync
+        async with running(host):
+            for number in range(400):
+                host.once(f"invented-{number}")
+                if number % 20 == 0:
+                    await soon(lambda: host.served > number - 20)  # noqa: B023
+            await soon(lambda: host.served == 400)
+            ledger = next(ledger for _, ledger in sync.ledgers())
+            await soon(lambda: not ledger._clients)
+            known = await sync._client.hlen(sync._keys("w")[0])
+            assert known <= 50 + 21
 
     play(story)
 

@@ -49,11 +49,17 @@ class Host:
         self._inside = 0
         self.served = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._once: set[str] = set()
 
     def flood(self, client: str, depth: int = 8) -> None:
         """Keep a client backlogged from now on."""
         for _ in range(depth):
             self._arrive(client)
+        self.pump()
+
+    def once(self, client: str) -> None:
+        """Let one request of a client come."""
+        self._once.add(self._arrive(client))
         self.pump()
 
     def changed(self, worker: str) -> None:
@@ -76,8 +82,10 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _arrive(self, client: str) -> None:
-        self.policy.arrive(Request(f"r{next(self._ids)}", client, PROMPT, OUTPUT))
+    def _arrive(self, client: str) -> str:
+        request = Request(f"r{next(self._ids)}", client, PROMPT, OUTPUT)
+        self.policy.arrive(request)
+        return request.id
 
     async def _run(self, request: Request) -> None:
         await self._worker.serve(request.client)
@@ -85,7 +93,8 @@ class Host:
         self.policy.finish(request.id, output=OUTPUT)
         self._inside -= 1
         self.served += 1
-        self._arrive(request.client)
+        if request.id not in self._once:
+            self._arrive(request.client)
         self.pump()
 
 

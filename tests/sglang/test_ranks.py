@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fairprefix.gateway.kv_events.chain import names_of
 from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed
 from tests.gateway.kv_following import following
 from tests.gateway.kv_publisher import Cache
+from tests.gateway.ports import port_pairs
 from tests.gateway.waiting import soon
 from tests.sglang import traffic
 from tests.sglang.server import Server, running
@@ -38,10 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ports() -> tuple[int, int]:
     """Where rank 0 publishes and replays; rank 1 is one port further."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        first = int(probe.getsockname()[1])
-    return first, first + 100
+    return port_pairs(ranks=2)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from fairprefix.gateway.kv_events.chain import names_of
 from fairprefix.gateway.kv_events.feed import FeedConfig, KvEventFeed
 from tests.gateway.kv_following import following
 from tests.gateway.kv_publisher import Cache
+from tests.gateway.ports import port_pairs
 from tests.gateway.waiting import soon
-from tests.vllm.server import Server, free_port
+from tests.vllm.server import Server
 from tests.vllm.tiny import make_model
 
 BLOCK = 32
@@ -30,8 +31,7 @@ OURS = (
 @pytest.fixture(scope="module")
 def ports() -> tuple[int, int]:
     """Where rank 0 publishes and replays; rank 1 is one port further."""
-    first = free_port()
-    return first, first + 100
+    return port_pairs(ranks=2)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 _WATCH_AFTER_S = 0.02
 """Most requests that take less need nobody to watch whether their client is still there."""
+ABORT = "fairprefix.abort"
+"""The extension of a server that can break a connection off."""
 _JSON = b"json"
 _LONGEST_OUTPUT = 4096
 """What a request may produce that sets no limit: tokens that a first guess counts with."""
@@ -76,7 +78,8 @@ class GatewayApp:
         if path == "/health":
             await self._health(send)
             return
-        if not path.startswith(self._settings.pass_through):
+        # A worker's proxy might follow the dots to what manages the worker.
+        if not path.startswith(self._settings.pass_through) or ".." in path.split("/"):
             raise GatewayError(NOT_FOUND, "not_found", f"{path} is not passed on (see the setting pass_through)")
         gateway = self._gateway
         if gateway.draining:
@@ -114,6 +117,7 @@ class GatewayApp:
             tally.refused += 1
             raise
         exchange = Exchange(fleet, gateway.upstreams, estimates, ask, _target(scope), headers, turn, send)
+        exchange.abort = (scope.get("extensions") or {}).get(ABORT, {}).get("now")
         gateway.exchanges.add(exchange)
         try:
             await _watched(receive, exchange.run(), exchange.client_left)

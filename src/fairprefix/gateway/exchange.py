@@ -60,6 +60,8 @@ class Exchange:
         self.turn = turn
         self.blocked_since: float | None = None
         """Since when the client has not taken what it is sent (monotonic clock)."""
+        self.abort: Callable[[], None] | None = None
+        """Breaks the client's connection off, if the server can do that."""
         self._fleet = fleet
         self._upstreams = upstreams
         self._estimates = estimates
@@ -235,3 +237,5 @@ class Exchange:
         self.client_left()
         if self._task is not None:
             self._task.cancel()
+        if self.abort is not None:
+            self.abort()

@@ -13,15 +13,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fairprefix.core.errors import ConfigError
 from fairprefix.gateway.admin import AdminApp
-from fairprefix.gateway.app import GatewayApp
+from fairprefix.gateway.app import ABORT, GatewayApp
 from fairprefix.gateway.gateway import Gateway
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
 _GARBAGE = (20_000, 20, 50)
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's connection, which tells the application how to break it off: ASGI has no word for that.
+
+    What is buffered for a client that reads nothing would keep it open for ever.
+    """
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.scope.setdefault("extensions", {})[ABORT] = {"now": self.transport.abort}
 
 
 class Listener(uvicorn.Server):
@@ -37,7 +50,7 @@ class Listener(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 lifespan="off",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 timeout_graceful_shutdown=drain_s,
             )

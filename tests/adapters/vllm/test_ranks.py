@@ -11,6 +11,7 @@ import pytest
 
 from fairprefix.adapters.vllm.middleware import ClientIdMiddleware, Message, Receive, Send
 from fairprefix.adapters.vllm.ranks import prompt_of
+from fairprefix.core.errors import ConfigError
 from fairprefix.hosting.ranks import RANKS_VARIABLE, RankRouter
 
 LONG = "All work and no play makes Jack a dull boy. " * 20
@@ -79,7 +80,7 @@ def test_what_a_client_wrote_into_the_header_is_overwritten() -> None:
     """Nobody chooses a rank for himself."""
     server = Server()
     assert server.post("a") == ["0"]
-    assert server.post("a", X_Data_Parallel_Rank="1") == ["0"]
+    assert server.post("a", x_data_parallel_rank="1") == ["0"]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -90,6 +91,13 @@ def test_it_is_off_without_ranks_or_configuration(monkeypatch: pytest.MonkeyPatc
     server = Server(ranks)
     assert server.post("a") == []
     assert server.post("a", x_data_parallel_rank="1") == ["1"]
+
+
+def test_a_wrong_setting_ends_the_server_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not its first request."""
+    monkeypatch.setenv(RANKS_VARIABLE, "best")
+    with pytest.raises(ConfigError, match=RANKS_VARIABLE):
+        Server()
 
 
 def test_other_requests_are_left_alone() -> None:

@@ -57,9 +57,36 @@ class RankHooks:
         self._config = config
         self._router: RankRouter | None = None
         self._picks = 0
+        self._broken = False
+        """The hook itself failed: SGLang is left alone."""
 
     def sending(self, manager: Any, tokenized_obj: Any) -> None:
         """Before `TokenizerManager._send_one_request`: choose the rank."""
+        if self._broken:
+            return
+        try:
+            self._choose(manager, tokenized_obj)
+        except Exception as problem:  # noqa: BLE001 (whatever it is, the engine must go on)
+            self._broken = True
+            _give_up(problem)
+
+    def sending_batch(self, manager: Any, tokenized_objs: Any) -> None:
+        """Before `TokenizerManager._send_batch_request`: choose the rank of each."""
+        for one in tokenized_objs:
+            self.sending(manager, one)
+
+    def received(self, _manager: Any, recv_obj: Any) -> None:
+        """Before `TokenizerManager._handle_batch_output`: count output, settle what is finished."""
+        router = self._router
+        counts = getattr(recv_obj, "completion_tokens", None)
+        if router is None or counts is None:
+            return
+        for id, count, reason in zip(recv_obj.rids, counts, recv_obj.finished_reasons, strict=False):
+            router.produced(id, count)
+            if reason is not None:
+                router.done(id)
+
+    def _choose(self, manager: Any, tokenized_obj: Any) -> None:
         router = self._router_of(manager)
         if router is None or getattr(tokenized_obj, "routed_dp_rank", None) is not None:
             return
@@ -79,22 +106,6 @@ class RankHooks:
         )
         if rank is not None:
             tokenized_obj.routed_dp_rank = rank
-
-    def sending_batch(self, manager: Any, tokenized_objs: Any) -> None:
-        """Before `TokenizerManager._send_batch_request`: choose the rank of each."""
-        for one in tokenized_objs:
-            self.sending(manager, one)
-
-    def received(self, _manager: Any, recv_obj: Any) -> None:
-        """Before `TokenizerManager._handle_batch_output`: count output, settle what is finished."""
-        router = self._router
-        counts = getattr(recv_obj, "completion_tokens", None)
-        if router is None or counts is None:
-            return
-        for id, count, reason in zip(recv_obj.rids, counts, recv_obj.finished_reasons, strict=False):
-            router.produced(id, count)
-            if reason is not None:
-                router.done(id)
 
     def _router_of(self, manager: Any) -> RankRouter | None:
         if self._router is None:

@@ -21,7 +21,7 @@ from fairprefix.adapters.vllm.ranks import HEADER, Routed, rank_router
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.request import Client
 from fairprefix.hosting import Identity
-from fairprefix.hosting.ranks import RankRouter
+from fairprefix.hosting.ranks import RankRouter, rank_config
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,6 +43,7 @@ class ClientIdMiddleware:
     def __init__(self, app: App, sources: Sequence[str] | None = None) -> None:
         self._app = app
         self._identity = None if sources is None else _identity(sources)
+        rank_config(PolicyConfig())  # a wrong setting ends the server at its start
         self._ranks: RankRouter | None = None
         self._asked = False
         """Whether it is known if ranks are chosen here."""
