@@ -85,7 +85,7 @@ def test_what_cannot_work_is_refused() -> None:
     refuse_what_cannot_work(vllm_config(), "0.11.0")
     disaggregated = vllm_config()
     disaggregated.kv_transfer_config = SimpleNamespace(kv_role="kv_consumer")
-    with pytest.raises(ConfigError, match="kv_transfer_config is not valid: expected none .* from 0.20 on"):
+    with pytest.raises(ConfigError, match=r"kv_transfer_config is not valid: .* from 0\.20 on"):
         refuse_what_cannot_work(disaggregated, "0.19.1")
     refuse_what_cannot_work(disaggregated, "0.20.0")
     assert parse_version("nightly") is None
