@@ -11,4 +11,4 @@ $(DOCS_VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 docs: $(DOCS_VENV)/installed  ## the documentation as a site (out/site/index.html); broken links are errors
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

@@ -197,6 +197,27 @@ def test_a_request_is_asked_for_once_in_a_pass() -> None:
     assert len(asked) == 3
 
 
+def test_one_answer_in_a_pass_does_for_all_with_the_same_cached_prefix() -> None:
+    """Who shares it is not asked for, who has another one is, and who has nothing cached never is."""
+    asked: list[str] = []
+    cached = {"a": 2 * BLOCK, "b": 2 * BLOCK, "c": BLOCK, "d": 0, "salted": 2 * BLOCK}
+
+    def ask(id: str) -> int:
+        asked.append(id)
+        return cached[id]
+
+    view = TreeMatches(ask)
+    for id, chain in {"a": (1, 2, 3), "b": (1, 2, 9), "c": (7, 8), "d": (5,), "salted": (1, 2, 3)}.items():
+        view.watch(Request(id, "A", BLOCK * len(chain) + 1, 1, chain, id if id == "salted" else ""))
+    asked.clear()
+    view.refresh()
+    assert [view.confirm(id) for id in cached] == list(cached.values())
+    assert asked == ["a", "c", "salted"]
+    cached |= {"a": 0, "b": BLOCK}
+    view.refresh()
+    assert (view.confirm("a"), view.confirm("b")) == (0, BLOCK), "what was evicted shows in the next pass"
+
+
 def test_an_error_of_the_adapter_leaves_sglang_its_own_order(caplog: pytest.LogCaptureFixture) -> None:
     """If the adapter itself fails, SGLang's order is asked for, from the order of arrival, and it is said once."""
     from fairprefix.adapters.sglang.hooks import SchedulerHooks

@@ -5,15 +5,23 @@ from __future__ import annotations
 import heapq
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from fairprefix.core.heap import LazyHeap
 from tests.support import sized
 
-PUSHES = sized(1_000_000, mutation=2_000)
+PUSHES = sized(300_000, mutation=2_000)
 
 
-def test_a_million_pushes_leave_it_small() -> None:
+@pytest.fixture(params=[0, 256])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heaps of up to so many entries are swept at once, longer ones bit by bit."""
+    monkeypatch.setattr("fairprefix.core.heap._AT_ONCE", request.param)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_many_pushes_leave_it_small() -> None:
     """However many entries have been pushed, it stays below three times the number of valid ones."""
     current: dict[int, int] = {}
     heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
@@ -27,6 +35,7 @@ def test_a_million_pushes_leave_it_small() -> None:
     assert heap.top() == (1 - PUSHES, 99)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_an_entry_that_is_valid_twice_is_kept_once() -> None:
     """An entry that turned stale and then valid again is swept to a single one."""
     heap: LazyHeap[tuple[int]] = LazyHeap(lambda _: True)
@@ -36,9 +45,15 @@ def test_an_entry_that_is_valid_twice_is_kept_once() -> None:
     assert heap.top() == (7,)
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), max_size=300))
-def test_the_top_is_the_smallest_valid_entry(changes: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), max_size=300), st.sampled_from([0, 256]))
+def test_the_top_is_the_smallest_valid_entry(changes: list[tuple[int, int]], at_once: int) -> None:
     """After any changes of keys, the top is the smallest entry that is valid now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairprefix.core.heap._AT_ONCE", at_once)
+        _follow(changes)
+
+
+def _follow(changes: list[tuple[int, int]]) -> None:
     current: dict[int, int] = {}
     heap: LazyHeap[tuple[int, int]] = LazyHeap(lambda item: current.get(item[1]) == item[0])
     for name, key in changes:
@@ -51,6 +66,7 @@ def test_the_top_is_the_smallest_valid_entry(changes: list[tuple[int, int]]) -> 
         assert heap.top() == expected
 
 
+@pytest.mark.usefixtures("at_once")
 def test_it_orders_like_a_heap() -> None:
     """With nothing stale, it gives the entries back in order."""
     gone: set[tuple[int]] = set()
@@ -65,6 +81,7 @@ def test_it_orders_like_a_heap() -> None:
     assert heap.top() is None
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_was_pushed_during_one_sweep_survives_the_next() -> None:
     """A sweep that ends because all that was left to move is stale forgets what came during it."""
     valid = set(range(64))
@@ -84,6 +101,7 @@ def test_what_was_pushed_during_one_sweep_survives_the_next() -> None:
         assert heap.top() == (n + 1,)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_valid_entry_in_both_halves_is_found() -> None:
     """While entries are being moved, the smallest of both heaps is on top."""
     heap: LazyHeap[tuple[int]] = LazyHeap(lambda _: True)

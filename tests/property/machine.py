@@ -363,6 +363,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.index.validate()
         canonical, snapshot = self.policy.canonical(), self.policy.snapshot()
         offered, planned = self.policy.peek(), self.policy.plan(3)
+        assert BasePolicy.plan(self.policy, 3) == planned, "foreseen and tried plans differ"
         assert self.policy.canonical() == canonical
         assert self.policy.snapshot() == snapshot
         self.policy.validate()

@@ -78,14 +78,16 @@ class DLPM(BasePolicy):
         ahead = Foresight(self._schedule, self._cost.output, self._slack)
         planned: list[Entry] = []
         free = self.config.recompute == "free"
-        while len(planned) < limit and left != 0 and (entry := self._offer_ahead(ahead)):
-            planned.append(entry)
-            request, done = entry.request, entry.done
-            extend = request.input_tokens + done - entry.match
-            charged = 0 if free and entry.paid else self._price(entry, extend)
-            ahead.admit(self._accounts[entry.owner], entry, charged, max(request.max_output - done, 0))
-            left = left and max(left - extend, 0)
-        ahead.undo(planned, [self._accounts[entry.owner] for entry in planned])
+        try:
+            while len(planned) < limit and left != 0 and (entry := self._offer_ahead(ahead)):
+                request, done = entry.request, entry.done
+                extend = request.input_tokens + done - entry.match
+                charged = 0 if free and entry.paid else self._price(entry, extend)
+                ahead.admit(self._accounts[entry.owner], entry, charged, max(request.max_output - done, 0))
+                planned.append(entry)
+                left = left and max(left - extend, 0)
+        finally:  # also when the cache gives no answer
+            ahead.undo(planned, [self._accounts[entry.owner] for entry in planned])
         return [entry.request for entry in planned]
 
     # Accounts.

@@ -53,8 +53,8 @@ class TreeMatches:
         self._confirmed.clear()
 
     def known(self, id: str) -> int:
-        """Return the cached tokens of a followed request as they were told last."""
-        return self._known[id]
+        """Return the cached tokens of a request as they were told last; 0 when nobody follows it."""
+        return self._known.get(id, 0)
 
     def computed(self, blocks: Sequence[BlockHash], namespace: str) -> None:
         """Note that the prompt with these blocks is in the cache now."""
