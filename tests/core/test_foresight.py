@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fairprefix import DLPM, AskedPrefixes, PolicyConfig
+from fairprefix import DLPM, AskedPrefixes, NoPrefixes, PolicyConfig, make_policy
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.errors import HostError
 from fairprefix.core.policy import Refusal
@@ -84,3 +84,15 @@ def test_a_cache_that_gives_no_answer_changes_nothing() -> None:
     assert policy.snapshot() == before
     answers["3"] = 3
     assert [request.id for request in policy.plan(3)] == ["1", "2", "3"]
+
+
+def test_a_round_that_was_left_and_came_back_is_looked_at_once() -> None:
+    """Accounts that leave a round's bucket empty and return to it are planned from as if they had never left."""
+    policy = make_policy(PolicyConfig(policy="dlpm", quantum=20), NoPrefixes())
+    for number in range(6):
+        policy.arrive(Request(f"r{number}", f"c{number % 2}", PROMPT, 9))
+    for number in range(6):
+        policy.defer(f"r{number}", Refusal.BLOCKED)
+    for number in range(6):
+        policy.unblock(f"r{number}")
+    assert [request.id for request in policy.plan(6)] == [f"r{number}" for number in range(6)]

@@ -167,7 +167,11 @@ class RefillSchedule:
 
     def take_round(self) -> int:
         """Take the round of the first bucket out of their order: `first_later` is the one after it."""
-        return heapq.heappop(self._rounds)
+        taken = heapq.heappop(self._rounds)
+        # A bucket that became empty and was needed again has left its round here twice.
+        while self._rounds and self._rounds[0] == taken:
+            heapq.heappop(self._rounds)
+        return taken
 
     def return_rounds(self, rounds: list[int]) -> None:
         """Put back what `take_round` returned."""
