@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo paper simulate test lint format test-bare test-pythons clean
+.PHONY: help venv demo paper simulate test test-core test-others lint format test-bare test-pythons clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,10 +32,15 @@ simulate: venv  ## FCFS, LPM, VTC and DLPM on the packaged trace, in virtual tim
 	mkdir -p out
 	$(BIN)/fairprefix simulate --plot out/demo.png --json out/demo.json
 
-test: venv services  ## all tests, with branch coverage of the core
-	$(BIN)/python -m coverage run -m pytest tests/core tests/property  # from the start: our pytest plugin imports us
+test: venv services  ## all tests, with branch coverage of the core: two or three at a time
+	$(MAKE) --no-print-directory --jobs 2 test-core test-others
+
+test-core: venv
+	$(BIN)/python -m coverage run -m pytest -q tests/core tests/property  # from the start: our pytest plugin imports us
 	$(BIN)/python -m coverage report --skip-covered
-	$(BIN)/python -m pytest tests --ignore=tests/core --ignore=tests/property
+
+test-others: venv services
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/core --ignore=tests/property
 
 lint: venv  ## style, types, import contract
 	$(BIN)/ruff check .

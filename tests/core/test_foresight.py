@@ -96,3 +96,16 @@ def test_a_round_that_was_left_and_came_back_is_looked_at_once() -> None:
     for number in range(6):
         policy.unblock(f"r{number}")
     assert [request.id for request in policy.plan(6)] == [f"r{number}" for number in range(6)]
+
+
+def test_a_round_with_one_due_and_one_stuck_offers_the_one() -> None:
+    """Somebody whose hold keeps the gate shut in a round to come hides nobody else of that round."""
+    policy = make_policy(PolicyConfig(policy="dlpm", gate="credit", slack=0, quantum=20), NoPrefixes())
+    for client, extend in (("a", 45), ("b", 25)):
+        policy.arrive(Request(f"{client}1", client, extend, 50))
+        policy.take(f"{client}1", extend=extend, reserve=50)
+    policy.finish("b1", output=0)
+    for client in "ab":
+        policy.arrive(Request(f"{client}2", client, 25, 50))
+    assert [request.id for request in policy.plan(2)] == ["b2"]
+    assert [request.id for request in BasePolicy.plan(policy, 2)] == ["b2"]

@@ -311,3 +311,17 @@ def test_a_worker_that_is_back_is_as_if_it_had_never_been_away() -> None:
     assert workers.canonical() != before
     workers.resume(worker)
     assert workers.canonical() == before
+
+
+def test_a_worker_is_held_to_its_capacity_where_a_chain_ends_in_another_ones_beginning() -> None:
+    """What does not continue as a chain is left out, and what is too much is evicted all the same."""
+    index = ApproximateIndex()
+    index.open(0, 10)
+    index.open(1, 3)
+    index.sent(0, (5, 6))
+    index.sent(0, (1, 2))
+    index.sent(1, (7, 8))
+    index.sent(1, (1, 2, 5))
+    assert index.blocks_of(1) <= 3
+    assert index.match((1, 2), "", 1 << 1)[0] == 2
+    index.validate()

@@ -221,4 +221,21 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("workers.Workers.dispatched", r"^\+.*turn \+= 2", "Turns are only compared with each other."),
     Reason("workers.Workers.least_loaded", r"^\+.*and False", "The least of one is that one: time."),
+    Reason(
+        "deficit.DeficitAccount.committed", r"^\+.*outstanding >= 0", "Nothing outstanding costs nothing either way."
+    ),
+    Reason(
+        "dlpm.DLPM._mark",
+        r"^\+.*account.bucket is bucket_before",
+        "Within a round there is nothing to go back to, and whoever is placed anew leaves where it stood.",
+    ),
+    Reason(
+        "heap.LazyHeap._move_some",
+        r"^\+\s*(moved.add\(None\)|if old:)",
+        "An entry that is moved twice is twice as valid, or twice stale: it costs memory and time.",
+    ),
+    Reason(
+        "run_index.ApproximateIndex.*", r"^\+.*_dispatch (= 1|\+= 2)", "Dispatches are only compared with each other."
+    ),
+    Reason("workers.Workers.*", r"^\+.*turn (= 1|\+= 2)", "Turns are only compared with each other."),
 )

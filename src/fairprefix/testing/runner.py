@@ -147,8 +147,8 @@ def _explore(check: Check, lab: Lab, examples: int) -> _Found:
         found = _Found(str(hung), _smallest_that_hangs(lab, hung.history), hung=True)
     except OutOfTimeError:
         found.remark = "" if found.what else f"time ran out after {lab.runs} histories"
-    except Flaky:
-        found.note("the same history does not always give the same result", found.history)
+    except Flaky as flaky:
+        found.note(f"the same history does not always give the same result ({_first_line(flaky)})", found.history)
     except Exception as error:
         if not found.what:
             raise  # not the policy's fault: the kit itself failed
@@ -232,7 +232,7 @@ def _factory_problem(subject: Subject, limit_s: float) -> str:
     return ""
 
 
-def _first_line(failure: AssertionError) -> str:
+def _first_line(failure: Exception) -> str:
     text = str(failure) or "an assertion failed"
     return text.splitlines()[0]
 
