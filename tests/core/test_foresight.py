@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fairprefix import DLPM, AskedPrefixes, NoPrefixes, PolicyConfig, make_policy
+from fairprefix import DLPM, AskedPrefixes, NoPrefixes, PolicyConfig, PrefixIndex, make_policy
 from fairprefix.core.base import BasePolicy
 from fairprefix.core.errors import HostError
 from fairprefix.core.policy import Refusal
@@ -109,3 +109,15 @@ def test_a_round_with_one_due_and_one_stuck_offers_the_one() -> None:
         policy.arrive(Request(f"{client}2", client, 25, 50))
     assert [request.id for request in policy.plan(2)] == ["b2"]
     assert [request.id for request in BasePolicy.plan(policy, 2)] == ["b2"]
+
+
+def test_a_plan_hears_of_as_many_changes_as_it_is_long() -> None:
+    """Each look at the cache brings news of one request here: a plan looks once for each that it is to name."""
+    index = PrefixIndex(4, per_look=1)
+    policy = make_policy(PolicyConfig(policy="dlpm", quantum=1000), index)
+    chains = [(1,), (2,), (3,)]
+    for number, chain in enumerate(chains):
+        policy.arrive(Request(f"r{number}", "alice", 8, 9, chain))
+    for chain in reversed(chains[1:]):
+        index.cached(chain)
+    assert [request.id for request in policy.plan(3)] == ["r1", "r2", "r0"]

@@ -147,9 +147,8 @@ class RefillSchedule:
         return min(offers, default=None)
 
     def advance(self, round_next: int) -> None:
-        """Commit the refills up to a round that `view` has returned."""
-        if round_next != self.round:
-            self.now, self.round = self._later.pop(round_next), round_next
+        """Commit the refills up to a later round, which `view` has returned."""
+        self.now, self.round = self._later.pop(round_next), round_next
 
     def go_back(self, round_before: int) -> None:
         """Undo `advance`; accounts that have changed since must have been removed, and be placed again."""
