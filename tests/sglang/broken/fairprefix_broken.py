@@ -12,7 +12,7 @@ def register() -> None:
     """Hook the policy through SGLang's own registry."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register("fairprefix.core.base.BasePolicy.plan", _Breaking(), HookType.AROUND)
+    HookRegistry.register("fairprefix.core.dlpm.DLPM.plan", _Breaking(), HookType.AROUND)
 
 
 class _Breaking:
