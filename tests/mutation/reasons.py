@@ -221,9 +221,7 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("workers.Workers.dispatched", r"^\+.*turn \+= 2", "Turns are only compared with each other."),
     Reason("workers.Workers.least_loaded", r"^\+.*and False", "The least of one is that one: time."),
-    Reason(
-        "deficit.DeficitAccount.committed", r"^\+.*outstanding >= 0", "Nothing outstanding costs nothing either way."
-    ),
+    Reason("deficit.DeficitAccount.committed", r"^\+.*outstanding >= 0", "Nothing outstanding costs nothing."),
     Reason(
         "dlpm.DLPM._mark",
         r"^\+.*account.bucket is bucket_before",
@@ -234,8 +232,6 @@ REASONS: tuple[Reason, ...] = (
         r"^\+\s*(moved.add\(None\)|if old:)",
         "An entry that is moved twice is twice as valid, or twice stale: it costs memory and time.",
     ),
-    Reason(
-        "run_index.ApproximateIndex.*", r"^\+.*_dispatch (= 1|\+= 2)", "Dispatches are only compared with each other."
-    ),
+    Reason("run_index.ApproximateIndex.*", r"^\+.*_dispatch (= 1|\+= 2)", "Dispatches are only compared."),
     Reason("workers.Workers.*", r"^\+.*turn (= 1|\+= 2)", "Turns are only compared with each other."),
 )
