@@ -8,12 +8,14 @@ CPython, and interrupts Python code but not a call into C that does not return. 
 from __future__ import annotations
 
 import ctypes
+import gc
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+
+_AFTER_COLLECTING_S = 0.01
 
 
 class TimeIsUpError(BaseException):
@@ -34,9 +36,18 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
-    def ring(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise TimeIsUpError
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        if collecting.is_set():
+            signal.setitimer(signal.ITIMER_REAL, _AFTER_COLLECTING_S)
+        else:
+            raise TimeIsUpError
 
+    with _collections() as collecting, _alarm(seconds, ring):
+        yield
+
+
+@contextmanager
+def _alarm(seconds: float, ring: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     handler = signal.signal(signal.SIGALRM, ring)
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -46,6 +57,31 @@ def _by_signal(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if left:
             signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+@contextmanager
+def _collections() -> Iterator[threading.Event]:
+    """Yield what is set while garbage is collected: an exception raised in there would be lost.
+
+    First and last among the callbacks, because Python swallows what the callbacks of others raise, too.
+    """
+    collecting = threading.Event()
+
+    def first(phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            collecting.set()
+
+    def last(phase: str, _info: dict[str, int]) -> None:
+        if phase == "stop":
+            collecting.clear()
+
+    gc.callbacks.insert(0, first)
+    gc.callbacks.append(last)
+    try:
+        yield collecting
+    finally:
+        gc.callbacks.remove(first)
+        gc.callbacks.remove(last)
 
 
 @contextmanager

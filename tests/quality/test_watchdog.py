@@ -1,0 +1,88 @@
+"""The time limit ends what does not return, and at no moment at which its exception would be lost."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fairprefix.testing.watchdog import TimeIsUpError, time_limit
+
+
+def spin(seconds: float) -> None:
+    """Be busy, interruptibly."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.mark.parametrize("busy", [spin, time.sleep], ids=["busy", "asleep"])
+def test_what_does_not_return_is_interrupted(busy: Callable[[float], None]) -> None:
+    """Whether it computes or sleeps."""
+    with pytest.raises(TimeIsUpError), time_limit(0.05):
+        busy(20)
+
+
+def test_in_another_thread_too() -> None:
+    """There are no signals there."""
+    seen = []
+
+    def work() -> None:
+        try:
+            with time_limit(0.05):
+                spin(20)
+        except TimeIsUpError as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(timeout=20)
+    assert len(seen) == 1
+
+
+def test_what_returns_in_time_is_left_alone() -> None:
+    """And nothing rings later."""
+    with time_limit(0.05):
+        pass
+    spin(0.1)
+
+
+@pytest.mark.parametrize("phase", ["start", "stop"])
+def test_a_limit_that_ends_while_garbage_is_collected_waits(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reports and drops what is raised in there: the policy would run on without a limit."""
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    def slow(now: str, _info: dict[str, int]) -> None:
+        if now == phase:
+            spin(0.1)
+
+    def collect_then_hang() -> None:
+        gc.collect()
+        spin(20)
+
+    gc.callbacks.append(slow)
+    try:
+        with pytest.raises(TimeIsUpError), time_limit(0.05):
+            collect_then_hang()
+    finally:
+        gc.callbacks.remove(slow)
+    assert lost == []
+
+
+def test_a_limit_within_a_limit_leaves_the_outer_one() -> None:
+    """The outer timer runs on."""
+
+    def inner_then_hang() -> None:
+        with time_limit(5):
+            pass
+        spin(20)
+
+    with pytest.raises(TimeIsUpError), time_limit(0.2):
+        inner_then_hang()
+    assert not [callback for callback in gc.callbacks if callback.__module__ == time_limit.__module__]
