@@ -163,7 +163,7 @@ def charge_floats(self: DLPM, entry: Entry, extend: int) -> float:  # noqa: ARG0
 
 def no_hold(self: Lane) -> Entry | None:
     """Offer another request when the oldest, whose turn it is, has no room."""
-    oldest = self.oldest() if self._oldest_is_due() else None
+    oldest = self.oldest() if self.turn >= self._due_at else None
     best = self._matches.top()
     return oldest if oldest and oldest.stage is Stage.QUEUED else (best[2] if best else None)
 

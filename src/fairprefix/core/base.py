@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import Receipt
-from fairprefix.core.errors import HostError, at_least, reject
-from fairprefix.core.lane import WAITING, Entry, Lane, Stage
+from fairprefix.core.errors import ConfigError, HostError, at_least, reject
+from fairprefix.core.lane import BLOCKED, DEFERRED, HELD, QUEUED, RUNNING, WAITING, Entry, Lane, Stage
 from fairprefix.core.policy import Refusal
 from fairprefix.core.prefixes import NoPrefixes, Prefixes
 from fairprefix.core.request import Client, Request
 from fairprefix.core.snapshot import dump_entry, load_entry, open_snapshot, seal_snapshot
 
-ADMISSIBLE = (Stage.QUEUED, Stage.DEFERRED, Stage.HELD)
-ADMITTED = (Stage.RUNNING, Stage.HELD)
+ADMISSIBLE = (QUEUED, DEFERRED, HELD)
+ADMITTED = (RUNNING, HELD)
 ANYWHERE = tuple(Stage)
 
 CORRECTIONS = 8
@@ -39,6 +39,7 @@ class BasePolicy(ABC):
     def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
         self.config = config
         self._cost = config.cost
+        self._recompute_charged = config.recompute == "charged"
         self._prefixes: Prefixes = prefixes if prefixes is not None else NoPrefixes()
         self._entries: dict[str, Entry] = {}
         self._deferred: list[Entry] = []
@@ -134,8 +135,8 @@ class BasePolicy(ABC):
         """Offer again what was deferred for lack of room. O(deferred log n)."""
         deferred, self._deferred = self._deferred, []
         for entry in deferred:
-            if entry.stage is Stage.DEFERRED:
-                entry.stage = Stage.QUEUED
+            if entry.stage is DEFERRED:
+                entry.stage = QUEUED
                 self._lane(entry).rekey(entry)
                 self._reordered(entry)
 
@@ -164,11 +165,14 @@ class BasePolicy(ABC):
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Admit a request and charge its client. O(log n)."""
         entry = self._get(id, ADMISSIBLE)
-        _natural("extend", extend)
-        _natural("reserve", reserve)
+        if type(extend) is not int or extend < 0:
+            raise _unnatural("extend", extend)
+        if type(reserve) is not int or reserve < 0:
+            raise _unnatural("reserve", reserve)
         if entry.stage in WAITING:
             self._prefixes.forget(id)
-        return self._admit(entry, extend, reserve)
+        charged = self._enter_running(entry, extend, reserve)
+        return self._write_receipt(entry, extend, reserve, charged)
 
     def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:
         """Correct an admission; the old receipt is void afterwards. O(log n)."""
@@ -183,7 +187,7 @@ class BasePolicy(ABC):
 
     def refund(self, receipt: Receipt) -> None:
         """Undo an admission that did not happen after all. O(log n)."""
-        entry = self._redeem(receipt, (Stage.RUNNING,))
+        entry = self._redeem(receipt, (RUNNING,))
         match = self._prefixes.watch(entry.request)
         self._spend(entry, -receipt.charged, -entry.reserve)
         if entry.advanced:
@@ -196,31 +200,31 @@ class BasePolicy(ABC):
         entry = self._get(id, WAITING)
         if why is Refusal.BLOCKED:
             self._dequeue(entry)
-        elif entry.stage is Stage.QUEUED:
-            entry.stage = Stage.DEFERRED
+        elif entry.stage is QUEUED:
+            entry.stage = DEFERRED
             self._deferred.append(entry)
             self._reordered(entry)
 
     def unblock(self, id: str) -> None:
         """Queue a blocked request again. O(log n)."""
-        entry = self._get(id, (Stage.BLOCKED,))
+        entry = self._get(id, (BLOCKED,))
         self._enqueue(entry, self._prefixes.watch(entry.request), arrival=True)
 
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
         for client, count in tokens.items():
             if type(count) is not int or count < 0:
-                raise reject(f"produced[{client!r}]", count, "an integer >= 0")
+                raise _unnatural(f"produced[{client!r}]", count)
         self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
         """Note that a running request lost its memory. O(log n)."""
-        entry = self._get(id, (Stage.RUNNING,))
+        entry = self._get(id, (RUNNING,))
         match = 0 if keep_hold else self._prefixes.watch(entry.request)
         entry.reserve -= self._advance(entry, output)
         entry.paid = entry.paid or entry.priced
         if keep_hold:
-            entry.stage = Stage.HELD
+            entry.stage = HELD
             return
         self._spend(entry, 0, -entry.reserve)
         self._clear(entry)
@@ -245,7 +249,7 @@ class BasePolicy(ABC):
         body = {
             "next_seq": self._next_seq,
             "next_serial": self._next_serial,
-            "deferred": [entry.request.id for entry in self._deferred if entry.stage is Stage.DEFERRED],
+            "deferred": [entry.request.id for entry in self._deferred if entry.stage is DEFERRED],
             "entries": [dump_entry(entry) for entry in self._entries.values()],
             "state": self._state(),
         }
@@ -355,30 +359,24 @@ class BasePolicy(ABC):
         return entry
 
     def _enqueue(self, entry: Entry, match: int, *, arrival: bool) -> None:
-        entry.stage, entry.match = Stage.QUEUED, match
+        entry.stage, entry.match = QUEUED, match
         self._lane(entry).enter(entry)
         self._entered(entry, arrival=arrival)
 
     def _dequeue(self, entry: Entry) -> None:
-        entry.stage = Stage.BLOCKED
+        entry.stage = BLOCKED
         self._lane(entry).leave()
         self._prefixes.forget(entry.request.id)
         self._moved(entry)
-
-    def _admit(self, entry: Entry, extend: int, reserve: int) -> Receipt:
-        charged = self._enter_running(entry, extend, reserve)
-        return self._write_receipt(entry, extend, reserve, charged)
 
     def _enter_running(self, entry: Entry, extend: int, reserve: int) -> int:
         """Admit an entry; return what it was charged."""
         entry.advanced = False
         if entry.stage in WAITING:
             self._prepare(entry)
-            lane = self._lane(entry)
-            entry.advanced = lane.admit(entry)
-            lane.leave()
-        entry.stage = Stage.RUNNING
-        entry.priced = self.config.recompute == "charged" or not entry.paid
+            entry.advanced = self._lane(entry).admit(entry)
+        entry.stage = RUNNING
+        entry.priced = self._recompute_charged or not entry.paid
         charged = self._price(entry, extend) if entry.priced else 0
         self._spend(entry, charged, reserve - entry.reserve)
         self._moved(entry)
@@ -399,7 +397,8 @@ class BasePolicy(ABC):
     @staticmethod
     def _advance(entry: Entry, output: int) -> int:
         """Note the output of a request so far; return how much of it is new."""
-        _natural("output", output)
+        if type(output) is not int or output < 0:
+            raise _unnatural("output", output)
         fresh = output - entry.done
         if fresh < 0:
             raise HostError(f"request {entry.request.id!r} has produced {entry.done} tokens already, not {output}")
@@ -421,7 +420,7 @@ class BasePolicy(ABC):
         """Undo the admissions of entries that were QUEUED; `owners`: their accounts, in the order of admission."""
         for entry in planned:
             self._clear(entry)
-            entry.stage = Stage.QUEUED
+            entry.stage = QUEUED
             self._lane(entry).enter(entry)
         for undo in reversed(owners.values()):
             undo()
@@ -430,7 +429,6 @@ class BasePolicy(ABC):
             self._moved(entry)
 
 
-def _natural(field: str, value: int) -> None:
-    """Refuse a negative figure, and one that is not an integer: it would end up in a counter."""
-    if type(value) is not int or value < 0:
-        raise reject(field, value, "an integer >= 0")
+def _unnatural(field: str, value: int) -> ConfigError:
+    """Return the error for a figure that is negative, or not an integer: it would end up in a counter."""
+    return reject(field, value, "an integer >= 0")

@@ -6,6 +6,8 @@ the prompt tokens that had to be computed: the prompt minus its cached prefix. A
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from attrs import field, frozen
 
 from fairprefix.core.errors import at_least
@@ -32,8 +34,7 @@ class CostWeights:
         return self.extend * extend + self.output * output
 
 
-@frozen(slots=False)  # one is made for every admission: this way it takes less than half the time
-class Receipt:
+class Receipt(NamedTuple):  # one is made for every admission: as a frozen class it would take twice the time
     """What one admission was charged: hand it back to amend or to refund the charge.
 
     An amendment returns a new receipt and voids the old one, so that nothing is ever settled twice.

@@ -129,14 +129,23 @@ class DLPM(BasePolicy):
 
     def _update(self, account: Standing) -> None:
         """Follow a change in a settled account's figures; what it offers stays the same."""
-        if account.bucket is not None and not self._stays_open(account) and self._place(account):
+        if account.bucket is not None and not self._stays(account) and self._place(account):
             self._offer_account(account)
 
-    def _stays_open(self, account: Standing) -> bool:
-        """Return whether a queued account stands where those with credit stand, and has credit: the usual case."""
-        if account.stuck or account.bucket is not self._schedule.now:
+    def _stays(self, account: Standing) -> bool:
+        """Return whether a settled account stands where it belongs, as far as that is told quickly: mostly."""
+        bucket, slack = account.bucket, self._slack
+        if bucket is None or account.stuck:
             return False
-        return (account.balance if self._slack is None else account.committed(self._cost.output)) > 0
+        credit = account.balance if slack is None else account.committed(self._cost.output)
+        if bucket is self._schedule.now:
+            return credit > 0
+        # After the refills until its round there is credit, and one refill earlier it is still due.
+        refills = (bucket.due - self._schedule.round) * account.quantum
+        if self.config.overdraft or credit <= -refills:
+            return False
+        before = refills - account.quantum
+        return credit <= -before and (slack is None or account.balance <= slack - before)
 
     def _offer_account(self, account: Standing) -> None:
         self._schedule.offer(account, account.lane.candidate())
@@ -156,7 +165,7 @@ class DLPM(BasePolicy):
         account = self._accounts[entry.owner]
         if account.settled_at != self._schedule.round:
             self._settled_account(account)
-        if not account.lane.waiting or not self._stays_open(account):
+        if not account.lane.waiting or not self._stays(account):
             self._place(account)
         self._schedule.offer(account, account.lane.candidate())
 
@@ -211,10 +220,11 @@ class DLPM(BasePolicy):
     def _spend_output(self, tokens: Mapping[Client, int]) -> None:
         output_cost = self._cost.output
         for account, count in self._table.producers(tokens):
-            self._settled_account(account)
+            if account.settled_at != self._schedule.round:
+                self._settled_account(account)
             account.balance -= output_cost * count
             account.outstanding -= count
-            if account.bucket is not None:
+            if account.bucket is not None and not self._stays(account):
                 self._update(account)
 
     def _settled(self, entry: Entry) -> None:

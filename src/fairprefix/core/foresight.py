@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heappop, heappush, heapreplace
 
-from fairprefix.core.lane import Entry, Stage
+from fairprefix.core.lane import QUEUED, RUNNING, Entry
 from fairprefix.core.refill import RefillSchedule, Standing
 
 _NOTHING = 1
@@ -81,8 +81,7 @@ class Foresight:
         if account.settled_at != self._round:
             account.settle(self._round, self._output_cost, self._slack)
         lane.admit(entry)
-        lane.leave()
-        entry.stage = Stage.RUNNING
+        entry.stage = RUNNING
         account.balance -= charged
         account.outstanding += reserve
         if lane.waiting:
@@ -91,7 +90,7 @@ class Foresight:
     def undo(self, planned: Iterable[Entry], accounts: Iterable[Standing]) -> None:
         """Put everything back."""
         for entry, account in zip(planned, accounts, strict=True):
-            entry.stage = Stage.QUEUED
+            entry.stage = QUEUED
             account.lane.put_back(entry)
         for account, (balance, outstanding, settled_at, turn) in self._before.items():
             account.balance, account.outstanding, account.settled_at = balance, outstanding, settled_at

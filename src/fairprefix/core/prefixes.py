@@ -125,14 +125,16 @@ class PrefixIndex:
             end: where the run ends; None for the end of the chain.
             namespace: where the chain lives.
         """
-        self._tree(namespace).add(blocks, start, _end(blocks, end))
+        self._tree(namespace).add(blocks, start, len(blocks) if end is None else min(end, len(blocks)))
 
     def evicted(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
     ) -> None:
         """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
-        self._tree(namespace).cut(blocks, start, _end(blocks, end))
-        self._drop_if_empty(namespace)
+        tree = self._tree(namespace)
+        tree.cut(blocks, start, len(blocks) if end is None else min(end, len(blocks)))
+        if not tree.followers:
+            self._drop_if_empty(namespace)
 
     def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
         """Return how many leading blocks of a chain are cached."""
@@ -153,8 +155,10 @@ class PrefixIndex:
     def forget(self, id: str) -> None:
         """Stop following a request."""
         follower = self._followers.pop(id)
-        follower.tree.displace(follower)
-        self._drop_if_empty(follower.request.namespace)
+        tree = follower.tree
+        tree.displace(follower)
+        if not tree.followers:
+            self._drop_if_empty(follower.request.namespace)
 
     def changes(self) -> list[tuple[str, int]]:
         """Return (id, cached tokens) of requests whose cached prefix has changed, at most `per_look` of them."""
@@ -223,15 +227,12 @@ class PrefixIndex:
 
     def _tokens(self, follower: Follower) -> int:
         # At least one token is computed for every request, or there would be no first output token.
-        return min(follower.matched * self.block_size, follower.request.input_tokens - 1)
+        tokens, most = follower.matched * self.block_size, follower.request.input_tokens - 1
+        return min(most, tokens)
 
 
 def _members(group: Lacking) -> list[Follower]:
     return [group] if isinstance(group, Follower) else list(group.values())
-
-
-def _end(blocks: Sequence[BlockHash], end: int | None) -> int:
-    return len(blocks) if end is None else min(end, len(blocks))
 
 
 class AskedPrefixes:

@@ -15,7 +15,7 @@ from fairprefix.core.base import BasePolicy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import at_least
 from fairprefix.core.heap import LazyHeap
-from fairprefix.core.lane import Entry, Lane, Stage
+from fairprefix.core.lane import DEFERRED, Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.request import Client
 
@@ -147,7 +147,7 @@ class VTC(BasePolicy):
         return None
 
     def _candidate(self) -> Entry | None:
-        if any(entry.stage is Stage.DEFERRED for entry in self._deferred):
+        if any(entry.stage is DEFERRED for entry in self._deferred):
             return None
         lowest = self._lowest()
         return lowest.lane.candidate() if lowest else None
