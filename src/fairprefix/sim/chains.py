@@ -29,13 +29,12 @@ class Chain:
         return self
 
     def _append(self, part: Part) -> None:
-        block_size, blocks, hash_ = self._block_size, self.blocks, self._hash
+        room, blocks, hash_, id = self._room, self.blocks, self._hash, part.id
         at, left = 0, part.tokens
-        while left:
-            taken = min(left, self._room)
-            hash_ = ((hash_ * _FACTOR + part.id) * _FACTOR + (at << 20) + taken) % _MODULUS
-            at, left, self._room = at + taken, left - taken, self._room - taken
-            if not self._room:
-                blocks.append(hash_)
-                self._room = block_size
-        self._hash = hash_
+        while left >= room:
+            hash_ = ((hash_ * _FACTOR + id) * _FACTOR + (at << 20) + room) % _MODULUS
+            blocks.append(hash_)
+            at, left, room = at + room, left - room, self._block_size
+        if left:
+            hash_ = ((hash_ * _FACTOR + id) * _FACTOR + (at << 20) + left) % _MODULUS
+        self._hash, self._room = hash_, room - left
