@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BARE := .venv-bare
 PIP_QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help venv demo paper simulate test test-core test-others lint format test-bare test-pythons clean
+.PHONY: help venv demo paper simulate test test-core test-others lint types format test-bare test-pythons clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,9 @@ lint: venv  ## style, types, import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: venv  ## types as API: pyright on tests/typing, and no exported name without a full type
+	$(BIN)/python make/check_types.py
 
 format: venv  ## format the sources
 	$(BIN)/ruff format .

@@ -44,7 +44,7 @@ class LocalEngine:
     """
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, policy: PolicyConfig, engine: EngineConfig) -> None:
-        self.characters_per_token = len(_SAMPLE) / len(tokenizer.encode(_SAMPLE))
+        self.characters_per_token: float = len(_SAMPLE) / len(tokenizer.encode(_SAMPLE))
         self._tokenizer = tokenizer
         self._engine = Engine(runner, policy, engine, eos=tokenizer.eos)
         self._open: dict[str, _Open] = {}

@@ -39,7 +39,7 @@ class Endpoint:
         transport: how requests travel; None: over the network.
     """
 
-    characters_per_token = 4.0
+    characters_per_token: float = 4.0
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ class EngineRecord:
     """
 
     def __init__(self, ledger: Ledger, start_ns: int) -> None:
-        self.record = RunRecord(ledger)
+        self.record: RunRecord = RunRecord(ledger)
         self._start = start_ns
 
     def queued(self, client: Client, at: int, change: int) -> None:

@@ -29,8 +29,8 @@ class Callers:
     """
 
     def __init__(self, policy: PolicyConfig, keys: Sequence[KeyConfig], trusted: Sequence[str]) -> None:
-        self.keys = ApiKeys(keys)
-        self.spoofed = 0
+        self.keys: ApiKeys = ApiKeys(keys)
+        self.spoofed: int = 0
         """Requests of untrusted peers that named a client in a header."""
         self._peers = TrustedPeers(trusted)
         self._identity = Identity(policy.identity)
@@ -38,7 +38,7 @@ class Callers:
         sources = [source.partition(":") for source in policy.identity]
         self._looked_at = frozenset(name.lower().encode() for kind, _, name in sources if kind == "header")
         self._reads_body = any(kind in ("body", "xargs") for kind, _, _ in sources)
-        self.naming = self._looked_at | CARRIERS
+        self.naming: frozenset[bytes] = self._looked_at | CARRIERS
         """Headers that name clients."""
 
     def client(self, headers: Headers, address: str | None, body: Mapping[str, Any] | None) -> Client:

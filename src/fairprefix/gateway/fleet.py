@@ -38,9 +38,9 @@ class Fleet:
         self.settings = settings
         self.router = router
         self.tally = tally
-        self.retries = 0
+        self.retries: int = 0
         """Requests that were sent again after a failure."""
-        self.waiting = 0
+        self.waiting: int = 0
         """Requests in queues."""
         self.workers: dict[str, Worker] = {}
         for config in settings.workers:

@@ -60,14 +60,14 @@ class Gateway:
         self.settings = settings
         self.store: StateStore = store or (FileStore(limits.state) if limits.state else NoStore())
         self.prompt: Prompt = prompt or TextBlocks(settings.router.block_size, limits.bytes_per_token)
-        self.callers = Callers(settings.policy, settings.keys, limits.trusted)
-        self.estimates = Estimates(limits.bytes_per_token, limits.assumed_output)
+        self.callers: Callers = Callers(settings.policy, settings.keys, limits.trusted)
+        self.estimates: Estimates = Estimates(limits.bytes_per_token, limits.assumed_output)
         self.upstreams: dict[str, Upstream] = {}
         self.exchanges: set[Exchange] = set()
         """Requests under way."""
         self.responses: Counter[int] = Counter()
         """Errors of the gateway's own, by status."""
-        self.cut_off = 0
+        self.cut_off: int = 0
         """Clients that did not read what they were sent."""
         self.draining = False
         self.fleet: Fleet

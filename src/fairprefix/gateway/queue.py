@@ -47,7 +47,7 @@ class WorkerQueue:
         self.inside: dict[str, Turn] = {}
         self.waiting: dict[str, Turn] = {}
         """By request, in the order of arrival."""
-        self.stalls = 0
+        self.stalls: int = 0
         """How often the policy offered nobody although nothing was inside."""
         self._cached = cached
         self._let_in = let_in

@@ -57,14 +57,14 @@ class Tally:
 
     def __init__(self, config: PolicyConfig, *, names: int, top: int = 8) -> None:
         self.clients: dict[Client, ClientTally] = {}
-        self.wait_ns = 0
+        self.wait_ns: int = 0
         """Time in queues, over all requests that were let in."""
-        self.admissions = 0
-        self.longest_prompt = 0
+        self.admissions: int = 0
+        self.longest_prompt: int = 0
         """Of all prompts let in, in tokens that had to be computed."""
-        self.longest_output = 0
+        self.longest_output: int = 0
         """Of all outputs set aside or delivered, in tokens."""
-        self.monitor = BoundMonitor(
+        self.monitor: BoundMonitor = BoundMonitor(
             config.cost, weights=config.weights, default_weight=config.default_weight, top=top
         )
         self._config = config

@@ -47,13 +47,13 @@ class Answer:
     """A worker's answer, whose head has come."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
+        self.status: int = response.status
         self.headers: Headers = [
             (lowered, value)
             for name, value in response.raw_headers
             if (lowered := name.lower()) not in _NOT_RETURNED
         ]
-        self.is_stream = response.content_type == "text/event-stream"
+        self.is_stream: bool = response.content_type == "text/event-stream"
         self._response = response
 
     async def whole(self) -> bytes:

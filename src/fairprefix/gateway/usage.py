@@ -70,9 +70,9 @@ class EventReader:
 
     def __init__(self, *, strip: bool) -> None:
         self.usage: Usage | None = None
-        self.tokens = 0
+        self.tokens: int = 0
         """Events with output so far: at least as many tokens, in the usual servers exactly as many."""
-        self.done = False
+        self.done: bool = False
         """Whether the end of the stream was announced."""
         self._strip = strip
         self._rest = b""

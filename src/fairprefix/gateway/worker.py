@@ -82,17 +82,17 @@ class Worker:
         on_error: Callable[[Exception], None],
     ) -> None:
         self.config = config
-        self.name = config.name
+        self.name: str = config.name
         self.view = view
-        self.counts = WorkerCounts()
+        self.counts: WorkerCounts = WorkerCounts()
         self.alive = True
         """Whether it is sent anything; a worker is taken to be alive until it proves otherwise."""
         self.why = ""
         """Why it is not."""
         self.failures_in_a_row = 0
-        self.rests_until = 0.0
+        self.rests_until: float = 0.0
         """Before this instant of the monotonic clock nothing brings it back."""
-        self.learns_window = config.window is None and not config.fairprefix
+        self.learns_window: bool = config.window is None and not config.fairprefix
         if config.fairprefix:
             policy = attrs.evolve(policy, policy="fcfs")
         asked = AskedPrefixes(self.cached)
@@ -103,7 +103,7 @@ class Worker:
             figures=Uncounted(policy),
             on_error=on_error,
         )
-        self.queue = WorkerQueue(
+        self.queue: WorkerQueue = WorkerQueue(
             hosted,
             None if config.fairprefix else config.window or window,
             self.cached,

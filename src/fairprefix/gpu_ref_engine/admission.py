@@ -93,7 +93,7 @@ class EstimatedRoom:
     """
 
     def __init__(self, cache: KVCache) -> None:
-        self.share = _FIRST
+        self.share: float = _FIRST
         self._cache = cache
         self._running = 0
         self._outputs = 0

@@ -77,16 +77,17 @@ class Engine:
         make: MakePolicy = make_policy,
         observer: Observer | None = None,
     ) -> None:
-        self.config = config = config or EngineConfig(reservation=policy_config.reservation)
+        config = config or EngineConfig(reservation=policy_config.reservation)
+        self.config: EngineConfig = config
         if policy_config.reservation != config.reservation:
             raise reject("reservation", policy_config.reservation, f"the engine's, {config.reservation!r}")
         self.runner = runner
         self.policy_config = policy_config
-        self.cache = KVCache(
+        self.cache: KVCache = KVCache(
             runner.pages, runner.page_size, PrefixIndex(runner.page_size), reuse=config.prefix_cache
         )
-        self.policy = make(policy_config, self.cache.index)
-        self.profile = Profile(config.profile_steps)
+        self.policy: Policy = make(policy_config, self.cache.index)
+        self.profile: Profile = Profile(config.profile_steps)
         self._eos = frozenset(eos)
         self._rows = Rows(config.max_batch, runner.longest, runner.page_size)
         self._observer = observer or Nobody()

@@ -74,11 +74,11 @@ class KVCache:
     """
 
     def __init__(self, pages: int, page_size: int, index: PrefixIndex, *, reuse: bool = True) -> None:
-        self.pages = at_least("pages", pages, 1)
-        self.page_size = at_least("page_size", page_size, 1)
+        self.pages: int = at_least("pages", pages, 1)
+        self.page_size: int = at_least("page_size", page_size, 1)
         self.index = index
         self.reuse = reuse
-        self.evicted_pages = 0
+        self.evicted_pages: int = 0
         self._width = page_size * TOKEN_BYTES
         self._free = list(range(pages - 1, -1, -1))
         self._roots: dict[str, Node] = {}

@@ -29,7 +29,7 @@ class Profile:
     """
 
     def __init__(self, steps: int = 4096) -> None:
-        self.steps = 0
+        self.steps: int = 0
         """Steps seen."""
         self.clock: Callable[[], int] = perf_counter_ns
         """Nanoseconds; `time.thread_time_ns` leaves out what others do on the processor."""

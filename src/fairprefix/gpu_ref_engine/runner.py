@@ -50,15 +50,15 @@ class ModelRunner:
 
     def __init__(self, model: Model, attention: Attention, *, seed: int | None = None) -> None:
         memory = model.memory
-        self.page_size = memory.page_size
-        self.pages = memory.pages
-        self.vocabulary = memory.shape.vocabulary
-        self.longest = memory.longest
+        self.page_size: int = memory.page_size
+        self.pages: int = memory.pages
+        self.vocabulary: int = memory.shape.vocabulary
+        self.longest: int = memory.longest
         self.model = model
-        self.device = memory.device
+        self.device: torch.device = memory.device
         self.graphs: DecodeGraphs | None = None
         """Set by whoever has captured them."""
-        self.previous = torch.zeros(MOST_SAMPLED, dtype=torch.int64, device=memory.device)
+        self.previous: torch.Tensor = torch.zeros(MOST_SAMPLED, dtype=torch.int64, device=memory.device)
         """Tokens that the step launched last has sampled."""
         self._attention = attention
         self._fallback = np.random.default_rng(seed)

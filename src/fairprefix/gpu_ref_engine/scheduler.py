@@ -72,8 +72,8 @@ class Scheduler:
         self.waiting: dict[str, Job] = {}
         self.running: dict[str, Job] = {}
         """In the order of admission."""
-        self.preemptions = 0
-        self.stalls = 0
+        self.preemptions: int = 0
+        self.stalls: int = 0
         """How often the policy offered nobody although nothing ran."""
         self._config = config
         self._cache = cache

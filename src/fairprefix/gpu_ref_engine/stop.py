@@ -27,7 +27,7 @@ class StopWatch:
     """
 
     def __init__(self, detokenizer: Detokenizer, stops: Sequence[str] = ()) -> None:
-        self.stopped = False
+        self.stopped: bool = False
         """Whether a stop string has come: nothing after it counts."""
         self._detokenizer = detokenizer
         self._stops = tuple(stops)

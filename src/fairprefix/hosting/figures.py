@@ -80,7 +80,7 @@ class Figures:
         # Whoever will come, at least two have the default weight, or a lighter one that is configured.
         weights = {**config.weights, "any": config.default_weight, "any other": config.default_weight}
         promised = guarantee(config, limits, weights) if limits else None
-        self.monitor = BoundMonitor(
+        self.monitor: BoundMonitor = BoundMonitor(
             config.cost,
             weights=config.weights,
             default_weight=config.default_weight,

@@ -91,7 +91,7 @@ class FleetMonitor:
     def __init__(self, config: PolicyConfig, limits: Engine, *, top: int = 8) -> None:
         self.config = config
         self.limits = limits
-        self.unsettled = 0
+        self.unsettled: int = 0
         """The most service units of one client that came with one round of reports: how late service is known."""
         self.failed: set[WorkerName] = set()
         """Workers at which arrival order has taken over: nothing is promised for them."""

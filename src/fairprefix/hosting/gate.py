@@ -139,7 +139,7 @@ class Gate:
         on_error: Callable[[Exception], None] = lambda _problem: None,
     ) -> None:
         self.config = config
-        self.window = at_least("window", window, 1)
+        self.window: int = at_least("window", window, 1)
         self._standings: dict[Client, _Standing] = {}
         self._reported: dict[Client, ClientReport] = {}
         self._has_reported = False
@@ -147,7 +147,9 @@ class Gate:
         self._sent = sent
         self._prefixes = AskedPrefixes(cached)
         self._inner: Policy | None = None
-        self.policy = HostedPolicy(config, self._prefixes, limits=limits, on_error=on_error, make=self._make)
+        self.policy: HostedPolicy = HostedPolicy(
+            config, self._prefixes, limits=limits, on_error=on_error, make=self._make
+        )
         self._closed: Exception | None = None
         self._turns: dict[str, asyncio.Future[Ticket]] = {}
         self._flying: dict[str, Ticket] = {}

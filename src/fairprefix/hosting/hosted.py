@@ -50,8 +50,8 @@ class HostedPolicy:
         clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.config = config
-        self.figures = figures or Figures(config, limits)
-        self.errors = 0
+        self.figures: Figures = figures or Figures(config, limits)
+        self.errors: int = 0
         """How often the policy failed: 0 or 1."""
         self._policy = make(config, prefixes)
         self._order: ArrivalOrder | None = None

@@ -84,9 +84,9 @@ class RankRouter:
         self, config: RouterConfig, ranks: int, on_error: Callable[[Exception], None] = lambda _problem: None
     ) -> None:
         self.config = config
-        self.errors = 0
+        self.errors: int = 0
         """How often the policy failed: 0 or 1."""
-        self.picked = [0] * ranks
+        self.picked: list[int] = [0] * ranks
         """Requests sent to each rank so far."""
         self._router = make_router(config)
         self._output: dict[str, int] = {}

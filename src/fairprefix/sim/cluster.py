@@ -146,8 +146,8 @@ class Cluster:
         self.workers: list[SimWorker] = []
         self.watch = watch
         self.dispatcher: Dispatcher
-        self.now_ns = 0
-        self.rerouted = 0
+        self.now_ns: int = 0
+        self.rerouted: int = 0
         """Requests that were sent again, after their worker had failed."""
         self._named: dict[WorkerName, SimWorker] = {}
 

@@ -87,10 +87,10 @@ class VirtualEngine:
         ready_ns: Callable[[TraceRequest], int] = lambda _request: 0,
         shared_queue: dict[str, Job] | None = None,
     ) -> None:
-        self.clock_ps = 0
-        self.steps = 0
-        self.finished = 0
-        self.preemptions = 0
+        self.clock_ps: int = 0
+        self.steps: int = 0
+        self.finished: int = 0
+        self.preemptions: int = 0
         self._config = config
         self._step_time = step_time
         self._cache = cache

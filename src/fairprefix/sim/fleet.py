@@ -150,8 +150,8 @@ class FleetRun:
     ) -> None:
         self._trace, self._config, self._fleet = trace, config, fleet
         self._own, self._make = own, make
-        self.seen = record or RunRecord(Ledger(config.cost, config.weights, config.default_weight))
-        self.cluster = Cluster(self.seen)
+        self.seen: RunRecord = record or RunRecord(Ledger(config.cost, config.weights, config.default_weight))
+        self.cluster: Cluster = Cluster(self.seen)
         self._policies: list[Policy] = []
         self._caches: list[KVCache] = []
         self._records: list[RunRecord] = []

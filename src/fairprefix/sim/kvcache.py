@@ -36,10 +36,10 @@ class KVCache:
     """
 
     def __init__(self, capacity: int, index: PrefixIndex) -> None:
-        self.capacity = at_least("kv_tokens", capacity, 1)
-        self.block_size = index.block_size
+        self.capacity: int = at_least("kv_tokens", capacity, 1)
+        self.block_size: int = index.block_size
         self.index = index
-        self.evicted_blocks = 0
+        self.evicted_blocks: int = 0
         self._private = 0
         self._references: dict[BlockHash, int] = {}
         self._unreferenced: dict[BlockHash, tuple[Sequence[BlockHash], int]] = {}

@@ -63,7 +63,9 @@ class PacedEngine:
         index = PrefixIndex(block_size)
         made = policy or PolicyConfig(policy="fcfs", reservation=config.reservation)
         cache = KVCache(config.kv_tokens, index)
-        self.input_tokens = self.cached_tokens = self.output_tokens = 0
+        self.input_tokens: int = 0
+        self.cached_tokens: int = 0
+        self.output_tokens: int = 0
         """What was admitted, how much of it was cached, and what was produced."""
         self._speed = speed
         self._index = index

@@ -16,7 +16,7 @@ class RunRecord:
         self.finished_jobs: list[Job] = []
         self.lost_jobs: list[Job] = []
         self.rejected_requests: list[TraceRequest] = []
-        self.recomputed_tokens = 0
+        self.recomputed_tokens: int = 0
         self.timeline: dict[Client, list[tuple[int, int]]] = {}
         """Per client: (ns, cumulative service units) after each charge."""
         self._queued: dict[Client, int] = {}

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 try:
     import hypothesis as _hypothesis  # noqa: F401 (only to say clearly that it is missing)
-except ImportError as missing:
-    if missing.name != "hypothesis":
+except ImportError as _missing:
+    if _missing.name != "hypothesis":
         raise
     raise ImportError("fairprefix.testing needs Hypothesis: pip install 'fairprefix[testing]'") from None
 

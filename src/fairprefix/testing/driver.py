@@ -67,15 +67,15 @@ class Driver:
         request_name: Callable[[str], str] = str,
     ) -> None:
         self.history = history
-        self.limits = history.limits
-        self.trace = tr.Trace()
-        self.slot = Slot(policy)
+        self.limits: ev.EngineLimits = history.limits
+        self.trace: tr.Trace = tr.Trace()
+        self.slot: Slot = Slot(policy)
         self._contract = HostContract(cast("Policy", self.slot))
         self.policy: Policy = self._contract
         self.jobs: dict[str, Job] = {}
         """Everything that has arrived and is not finished, in order of arrival."""
-        self.at = 0
-        self.cache = Cache(self.limits.cache_blocks, index)
+        self.at: int = 0
+        self.cache: Cache = Cache(self.limits.cache_blocks, index)
         self._hook = hook
         self._client_name, self._request_name = client_name, request_name
         self._by_name: dict[str, Job] = {}

@@ -79,7 +79,7 @@ class Oracle:
         self.settings = settings
         self.jobs: dict[str, Job] = {}
         self.cache: set[tuple[str, int]] = set()
-        self.weights = dict(settings.weights)
+        self.weights: dict[str, int] = dict(settings.weights)
 
     # What the algorithms read.
 
@@ -328,7 +328,7 @@ class DLPMOracle(OldestInTurn):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.q: dict[str, int] = {}
-        self.rounds = 0
+        self.rounds: int = 0
 
     def line(self, r: Job) -> str:
         """Return the queue of the request's client."""

@@ -24,6 +24,21 @@ from fairprefix.core.config import RESERVATIONS, PolicyConfig
 from fairprefix.core.request import Client
 from fairprefix.testing import events as ev
 
+__all__ = [
+    "ABC",
+    "ALL_KINDS",
+    "PLAIN_KINDS",
+    "TREE",
+    "clients",
+    "configurations",
+    "engine_limits",
+    "histories",
+    "prefix_trees",
+    "requests",
+    "weights",
+    "workloads",
+]
+
 ABC: tuple[Client, ...] = ("a", "b", "c")
 TREE: tuple[tuple[int, ...], ...] = ((), (1,), (1, 11), (1, 11, 111), (1, 12), (2,), (2, 21))
 """Prompts' chains of blocks: a small forest, in which block 11 comes after block 1."""

@@ -24,6 +24,8 @@ from fairprefix.testing.claims import Claims
 from fairprefix.testing.report import SKIPPED
 from fairprefix.testing.runner import SMALL, check_policy
 
+__all__ = ["PolicySuite"]
+
 EXAMPLES = "FAIRPREFIX_EXAMPLES"
 SEED = "FAIRPREFIX_SEED"
 """Environment variables that have the last word; the pytest plugin sets them from its options."""

@@ -76,14 +76,14 @@ class Component:
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
         self.settings = settings
-        self.retried = 0
+        self.retried: int = 0
         """Requests that were sent again, after a worker had failed before their first token."""
-        self.failed = 0
+        self.failed: int = 0
         """Requests that were lost after their first token."""
-        self.monitor = FleetMonitor(settings.policy, settings.limits())
+        self.monitor: FleetMonitor = FleetMonitor(settings.policy, settings.limits())
         self._backend = backend
         self._index = ToldOverlap()
-        self.router = D2LPM(settings.dispatcher(), self._index)
+        self.router: D2LPM = D2LPM(settings.dispatcher(), self._index)
         self._identity = Identity(settings.policy.identity)
         self._workers: dict[WorkerName, _Worker] = {}
 

@@ -67,9 +67,13 @@ class DispatchBook:
         self, config: RouterConfig, monitor: FleetMonitor, *, grace_s: float = 2.0, silence_s: float = 30.0
     ) -> None:
         self.policy: BaseRouter = make_router(config)
-        self.picks = self.refunded = self.settled = 0
-        """Answers that were not repetitions; and how they ended."""
-        self.unreported = 0
+        self.picks: int = 0
+        """Answers that were not repetitions."""
+        self.refunded: int = 0
+        """How they ended: given back."""
+        self.settled: int = 0
+        """How they ended: settled."""
+        self.unreported: int = 0
         """Requests that were settled as predicted, since their replica said nothing."""
         self._config = config
         self._monitor = monitor

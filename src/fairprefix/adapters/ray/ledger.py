@@ -38,7 +38,7 @@ class Ledger:
     """
 
     def __init__(self, settings: Mapping[str, Any], *, gauges: bool = False) -> None:
-        self.epoch = uuid.uuid4().hex
+        self.epoch: str = uuid.uuid4().hex
         self._settings = made = LedgerSettings.from_mapping(settings)
         self._monitor = FleetMonitor(made.policy, made.limits())
         self._book = DispatchBook(made.dispatcher(), self._monitor, grace_s=made.grace_s, silence_s=made.silence_s)

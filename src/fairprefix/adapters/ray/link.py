@@ -63,9 +63,9 @@ class LedgerLink:
 
     def __init__(self, name: str, find: Find, *, timeout_s: float = 1.0, sync_s: float = 2.0) -> None:
         self.name = name
-        self.alone = 0
+        self.alone: int = 0
         """Decisions that were made without the ledger."""
-        self.asked = 0
+        self.asked: int = 0
         self.sent: dict[str, tuple[RouteKey, WorkerName]] = {}
         """What is out: sent through this router, and not over."""
         self._find, self._timeout_s, self._sync_s = find, timeout_s, sync_s

@@ -116,7 +116,7 @@ class Reporter:
         worker: str,
     ) -> None:
         recent = RecentPrompts(settings.cache_blocks, settings.router.block_size)
-        self.gate = Gate(
+        self.gate: Gate = Gate(
             settings.policy,
             settings.window if gated else 1 << 30,
             cached=cached or recent,

@@ -33,9 +33,9 @@ class TokenBlocks:
     """
 
     def __init__(self, encode: Encode | None, render: Render | None, block_size: int) -> None:
-        self.spent_ns = 0
+        self.spent_ns: int = 0
         """Time spent on turning text into tokens."""
-        self.unknown = 0
+        self.unknown: int = 0
         """Requests whose tokens could not be told."""
         self._encode = encode
         self._render = render

@@ -67,8 +67,8 @@ class LedgerSync:
         on_trouble: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.config = config
-        self.figures = SharingFigures()
-        self.name = f"{socket.gethostname()}/{uuid4().hex[:12]}"
+        self.figures: SharingFigures = SharingFigures()
+        self.name: str = f"{socket.gethostname()}/{uuid4().hex[:12]}"
         self._changed: Callable[[WorkerName], None] = lambda _worker: None
         self._on_trouble = on_trouble
         self._ledgers: dict[WorkerName, ReplicaLedger] = {}

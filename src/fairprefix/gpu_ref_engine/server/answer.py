@@ -60,7 +60,7 @@ class Answer:
     """
 
     def __init__(self, id: str, model: str, ask: Ask, tokenizer: Tokenizer) -> None:
-        self.choices = [
+        self.choices: list[Choice] = [
             Choice(index, StopWatch(tokenizer.detokenizer(), ask.params.stop))
             for index in range(len(ask.prompts) * ask.n)
         ]

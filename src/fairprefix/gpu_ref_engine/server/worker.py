@@ -78,7 +78,7 @@ class EngineWorker:
         self.engine = engine
         self.failed: str | None = None
         """Why the engine is broken; None while it is not."""
-        self.draining = False
+        self.draining: bool = False
         """Whether new requests are refused."""
         self._streams: dict[str, Stream] = {}
         self._commands: deque[Callable[[], None]] = deque()
