@@ -2,15 +2,24 @@
 
 COMPILED := .venv-compiled
 
-.PHONY: bench compiled test-compiled
+.PHONY: bench bench-smoke compiled test-compiled
 
 bench: venv  ## time and memory of the policies: steps by queue length, hostile queues, single operations
+	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/policy_step.py
 	$(BIN)/python benchmarks/policy_worst_cases.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/routing.py
 	$(BIN)/python benchmarks/kv_events.py
 	$(BIN)/python -m pytest benchmarks/test_operations.py --benchmark-only --benchmark-columns=min,median,ops
+
+bench-smoke: venv  ## the benchmarks of the core at a small size: that they run, not how fast
+	$(BIN)/python benchmarks/import_time.py --rounds 1
+	$(BIN)/python benchmarks/policy_step.py --waiting 200 --steps 20
+	$(BIN)/python benchmarks/policy_worst_cases.py --waiting 200 --steps 20
+	$(BIN)/python benchmarks/scale.py --requests 60 --workers 2
+	$(BIN)/python benchmarks/kv_events.py
+	$(BIN)/python -m pytest -q benchmarks/test_operations.py --benchmark-disable
 
 compiled:  ## an environment with the core compiled by mypyc (.venv-compiled); the sources are copied, not touched
 	rm -rf build/compiled && mkdir -p build/compiled

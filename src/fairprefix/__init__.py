@@ -4,31 +4,38 @@ Everything that a host or a policy author needs, in one place; the modules behin
 docs/architecture.md.
 """
 
-from fairprefix.core import bounds
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from fairprefix.core.catalog import make_policy, restore_policy
-from fairprefix.core.central_pool import CentralPool
 from fairprefix.core.config import PolicyConfig
-from fairprefix.core.contract import HostContract
 from fairprefix.core.cost import CostWeights, Receipt
-from fairprefix.core.d2lpm import D2LPM
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.errors import ConfigError, FairprefixError, HostError, SnapshotError
 from fairprefix.core.fcfs import FCFS
-from fairprefix.core.history import Decision, RecordedIndex, Recorder, Replay
-from fairprefix.core.ledger import Gap, Ledger, Service, View, jain_index
-from fairprefix.core.ledger_view import LedgerView
 from fairprefix.core.lpm import LPM
 from fairprefix.core.policy import Policy, Refusal
 from fairprefix.core.prefixes import AskedPrefixes, NoPrefixes, Prefixes, PrefixIndex, chain_hashes
-from fairprefix.core.refill_watch import RefillWatch
 from fairprefix.core.request import BlockHash, Client, Request
-from fairprefix.core.router_catalog import make_router, restore_router
-from fairprefix.core.router_config import RouterConfig
-from fairprefix.core.routing import Choice, Router
-from fairprefix.core.run_index import ApproximateIndex
-from fairprefix.core.shared_ledger import SharedLedger
 from fairprefix.core.vtc import VTC
-from fairprefix.core.worker_index import ExactIndex
+
+if TYPE_CHECKING:
+    from fairprefix.core import bounds
+    from fairprefix.core.central_pool import CentralPool
+    from fairprefix.core.contract import HostContract
+    from fairprefix.core.d2lpm import D2LPM
+    from fairprefix.core.history import Decision, RecordedIndex, Recorder, Replay
+    from fairprefix.core.ledger import Gap, Ledger, Service, View, jain_index
+    from fairprefix.core.ledger_view import LedgerView
+    from fairprefix.core.refill_watch import RefillWatch
+    from fairprefix.core.router_catalog import make_router, restore_router
+    from fairprefix.core.router_config import RouterConfig
+    from fairprefix.core.routing import Choice, Router
+    from fairprefix.core.run_index import ApproximateIndex
+    from fairprefix.core.shared_ledger import SharedLedger
+    from fairprefix.core.worker_index import ExactIndex
 
 __all__ = [
     "D2LPM",
@@ -78,3 +85,45 @@ __all__ = [
     "restore_policy",
     "restore_router",
 ]
+
+_LATER = {
+    "ApproximateIndex": "run_index",
+    "CentralPool": "central_pool",
+    "Choice": "routing",
+    "D2LPM": "d2lpm",
+    "Decision": "history",
+    "ExactIndex": "worker_index",
+    "Gap": "ledger",
+    "HostContract": "contract",
+    "Ledger": "ledger",
+    "LedgerView": "ledger_view",
+    "RecordedIndex": "history",
+    "Recorder": "history",
+    "RefillWatch": "refill_watch",
+    "Replay": "history",
+    "Router": "routing",
+    "RouterConfig": "router_config",
+    "Service": "ledger",
+    "SharedLedger": "shared_ledger",
+    "View": "ledger",
+    "bounds": "bounds",
+    "jain_index": "ledger",
+    "make_router": "router_catalog",
+    "restore_router": "router_catalog",
+}
+"""Modules of the core that are imported when the name is first used: what a policy does not need."""
+
+
+if not TYPE_CHECKING:  # or misspelt names would be objects to a type checker
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"fairprefix.core.{_LATER[name]}")
+        found: object = module if name == "bounds" else getattr(module, name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ line becomes acceptable to either of them, `make lint` or `make types` fails. No
 
 from __future__ import annotations
 
+import fairprefix
 from fairprefix import (
     CostWeights,
     HostContract,
@@ -92,3 +93,4 @@ def tools(engine: bounds.Engine) -> None:
     chain_hashes("a prompt", 16)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     check_policy(PrefixIndex, claims=Claims())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     check_policy(make_policy, Claims())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    fairprefix.DLMP  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # noqa: B018
