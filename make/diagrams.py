@@ -1,6 +1,6 @@
 """Draws what docs/architecture.md shows, from the sources: who imports whom, and the life cycle of a request.
 
-`python make/diagrams.py` writes docs/imports.svg; a test compares it with the sources.
+`python make/diagrams.py` writes docs/imports.svg and docs/life-cycle.svg; a test compares them with the sources.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 
 import grimp
+from life_cycle import LIFE_CYCLE, moves
+from life_cycle import drawing as life_cycle_drawing
 
 PACKAGE = "fairprefix"
 OPENED = {"fairprefix.adapters"}
@@ -131,3 +133,4 @@ def _box(name: str, x: int, y: int) -> str:
 
 if __name__ == "__main__":
     IMPORTS.write_text(drawing(package_imports()), encoding="utf-8")
+    LIFE_CYCLE.write_text(life_cycle_drawing(moves()), encoding="utf-8")
