@@ -17,9 +17,9 @@ RUNS_kit := tests/quality --ignore=tests/quality/test_kill_matrix.py
 RUNS_formal := tests/formal
 RUNS_chaos := tests/gateway/test_chaos.py
 
-.PHONY: nightly mutation mutation-note
+.PHONY: nightly test-defences mutation mutation-note
 
-nightly: $(PARTS:%=$(NIGHTLY)/%) test-compiled test-vllm-matrix test-sglang-matrix mutation  ## 20 000 examples, every version of every engine, mutation testing (hours; resumable)
+nightly: $(PARTS:%=$(NIGHTLY)/%) test-defences test-compiled test-vllm-matrix test-sglang-matrix mutation  ## 20 000 examples, every version of every engine, mutation testing (hours; resumable)
 
 nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
 	@true
@@ -30,6 +30,9 @@ $(NIGHTLY)/%: $(CODE) | venv
 	mkdir -p $(NIGHTLY)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(RUNS_$*)
 	touch $@
+
+test-defences: venv  ## takes each defence of SECURITY.md out, and sees that its test fails
+	$(BIN)/python -m tests.quality.defences
 
 mutation: venv  ## mutation testing of the core; goes on where it stopped (docs/mutation.md)
 	nice -n 15 $(BIN)/python -m tests.mutation.measure

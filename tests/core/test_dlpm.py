@@ -107,6 +107,14 @@ def test_an_abort_gives_the_hold_back() -> None:
     rules.check_abort_gives_the_hold_back(dlpm)
 
 
+def test_an_abort_pays_for_what_was_admitted() -> None:
+    """Who aborts before the first output token has paid for the prompt, and for nothing else."""
+    policy = dlpm(quantum=10)
+    run(policy, "a1", extend=8, reserve=4)
+    policy.finish("a1", output=0)
+    assert policy.deficit("a") == 2
+
+
 @pytest.mark.parametrize("stage", ["queued", "deferred", "blocked", "running", "held", "requeued"])
 def test_a_request_may_finish_in_any_stage(stage: str) -> None:
     """An abort settles a request wherever it stands, and frees the others of what it held back."""

@@ -1,4 +1,7 @@
-"""SECURITY.md names a test for each defence; two of them are here."""
+"""SECURITY.md names a test for each defence; two of them are here.
+
+`make test-defences` takes each defence out, and sees that its test fails.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.history import RecordedIndex, Recorder, opening
 from fairprefix.core.prefixes import chain_hashes
 from fairprefix.core.request import Request
+from tests.quality.defences import NAMED as NAMED_TESTS
+from tests.quality.defences import REMOVALS, SOURCES, Removal
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(?:(\w+)::)?(\w+)`")
@@ -28,6 +35,19 @@ def test_each_defence_has_a_test() -> None:
             body = next(node.body for node in body if isinstance(node, ast.ClassDef) and node.name == group)
         functions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
         assert name in functions, f"{file}::{name}"
+
+
+def test_each_defence_can_be_taken_out() -> None:
+    """Every test that SECURITY.md names has its removal, and no other test has one."""
+    named = set(NAMED_TESTS.findall((ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    assert named == {removal.test for removal in REMOVALS}
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: removal.test.rpartition("::")[2])
+def test_what_is_taken_out_is_there(removal: Removal) -> None:
+    """The text of each defence stands in its file, once; so a removal removes something."""
+    for file, defence, _instead in removal.changes:
+        assert (SOURCES / "fairprefix" / file).read_text(encoding="utf-8").count(defence) == 1
 
 
 def test_a_history_holds_no_prompt() -> None:
