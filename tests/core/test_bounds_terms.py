@@ -20,7 +20,7 @@ from fairprefix.core.bounds_base import (
 )
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.errors import ConfigError
-from tests.core.test_bounds import COST, TINY, UNIT_COST, engine
+from tests.core.bound_cases import COST, TINY, UNIT_COST, engine
 
 FULL = engine()
 BOTH = [FULL, engine(memory=200)]

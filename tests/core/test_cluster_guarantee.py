@@ -11,7 +11,7 @@ from fairprefix.core.bounds import Bound, Engine
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.guarantee import Arrangement, cluster_guarantee, guarantee
 from fairprefix.core.ledger import View
-from tests.core.test_bounds import TINY
+from tests.core.bound_cases import TINY
 
 ENGINES = [
     Engine(reservation="full", kv_tokens=memory, max_running=4, longest_input=9, longest_output=9)

@@ -8,7 +8,7 @@ from fairprefix.core import bounds
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.guarantee import Guarantee, guarantee
 from fairprefix.core.ledger import View
-from tests.core.test_bounds import TINY, engine
+from tests.core.bound_cases import TINY, engine
 
 FULL = engine()
 WEIGHTS = {"b": 3, "c": 2}

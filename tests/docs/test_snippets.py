@@ -118,7 +118,7 @@ NOT_RUN = {
     ("docs/test-your-policy.md", "broken_policy:"): "printed by the commands beside it, which run",
     ("docs/test-your-policy.md", "prefix_order"): "likewise",
     ("docs/test-your-policy.md", "..."): "likewise",
-    ("docs/trace-format.md", "requests.jsonl:7"): "tests/sim/test_traces.py has every such error",
+    ("docs/trace-format.md", "requests.jsonl:7"): "tests/sim/test_trace_errors.py has every such error",
 }
 """(page, how the snippet begins): why it is not run, and what is instead."""
 
