@@ -95,6 +95,16 @@ def test_the_configuration_of_the_environment_is_checked(call: Call, monkeypatch
     assert "did you mean 'quantum'" in found["FAIRPREFIX_CONFIG, FAIRPREFIX_POLICY"]["detail"]
 
 
+def test_every_extra_says_what_it_is_for(call: Call) -> None:
+    """None stands there without a purpose; those that are missing name the command that brings them."""
+    _, found = doctor(call)
+    extras = [each for each in found.values() if each["topic"] == "extras"]
+    assert {each["subject"] for each in extras} == findings.WHAT_FOR.keys()
+    for each in extras:
+        assert each["detail"].startswith(findings.WHAT_FOR[each["subject"]])
+        assert each["status"] == "ok" or f"pip install 'fairprefix[{each['subject']}]'" in each["detail"]
+
+
 def test_extras_are_read_from_the_metadata() -> None:
     """Names, least versions, extras of extras, and what belongs to no extra."""
     lines = [

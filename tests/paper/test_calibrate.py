@@ -205,3 +205,18 @@ def test_simulate_runs_a_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert "24 requests of 3 clients" in out
     assert main(["simulate", "trace.jsonl", "--workload", "Judge"]) == 2
     assert "stands in place of a trace" in capsys.readouterr().err
+
+
+def test_a_trace_without_common_prefixes_can_be_tuned_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The smallest quanta are tried then, each under its name in the progress."""
+    trace = tmp_path / "trace.jsonl"
+    lines = [
+        f'{{"arrival_s": {n}, "client": "c{n % 2}", "input_tokens": 40, "output_tokens": 4}}' for n in range(8)
+    ]
+    trace.write_text("\n".join(lines), encoding="utf-8")
+    assert main(["tune", str(trace)]) == 0
+    shown = capsys.readouterr()
+    assert "No client's prompts begin alike" in shown.out
+    assert "Q 256" in shown.err

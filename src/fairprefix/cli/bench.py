@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     texts: Texts = Invented() if args.data is None else FromFiles(Path(args.data))
     size = WorkloadSize(programs=args.programs, rate=args.rate, clients=args.clients)
     workload = scaled(make_workload(args.workload, size, seed=args.seed), args.scale)
+    need(*(("httpx", "bench") if args.url else ("torch", "engine")))  # before anything is announced
     figures = asyncio.run(_bench(args, workload, texts))
     if args.json:
         _write(args, workload, figures)
@@ -133,7 +134,6 @@ async def _bench(args: argparse.Namespace, workload: Workload, texts: Texts) -> 
             async with Endpoint(args.url, model=args.model, key=key, timeout_s=args.timeout) as endpoint:
                 return await drive(workload, endpoint, texts, concurrency=args.concurrency, on_reply=heard)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        need("torch", "engine")
         from fairprefix.bench.local import LocalEngine  # noqa: PLC0415  # an extra
         from fairprefix.gpu_ref_engine.config import EngineConfig  # noqa: PLC0415
         from fairprefix.gpu_ref_engine.load import load_model  # noqa: PLC0415

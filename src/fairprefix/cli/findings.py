@@ -29,14 +29,19 @@ WHAT_FOR = {
     "report": "pictures and progress",
     "yaml": "configurations in YAML",
     "testing": "verify, and property tests of your own policy",
-    "engine": "the reference engine on a CPU",
-    "server": "serve",
+    "engine": "the reference engine",
+    "server": "serve (with engine)",
     "gpu": "the reference engine's fastest kernels on a GPU",
     "gateway": "gateway",
+    "events": "the gateway's exact index, from the engines' cache events",
+    "redis": "several gateways with one ledger",
+    "bench": "bench --url: workloads against an endpoint",
     "ray": "Ray Serve",
     "dynamo": "NVIDIA Dynamo",
     "completion": "completion in your shell",
 }
+_SHOWN = 3
+"""Packages that are named of those that an extra lacks."""
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(\[(?P<extras>[\w,]+)\])?[^;]*?(>=(?P<least>[\d.]+))?[^;]*;.*extra == .(?P<extra>[\w-]+)"
 )
@@ -117,9 +122,10 @@ def _extras() -> Iterator[Finding]:
             yield Finding("extras", extra, OK, purpose)
             continue
         advice = f"pip install 'fairprefix[{extra}]'"
-        yield Finding(
-            "extras", extra, WRONG if broken else MISSING, f"{purpose}: {'; '.join(broken or problems)}: {advice}"
-        )
+        why = f"{'; '.join(broken)}: " if broken else ""
+        lacking = [problem.partition(" ")[0] for problem in problems]
+        brings = f"{', '.join(lacking[:_SHOWN])}{', ...' if len(lacking) > _SHOWN else ''}"
+        yield Finding("extras", extra, WRONG if broken else MISSING, f"{purpose}: {why}{advice} (for {brings})")
 
 
 def requirements(lines: list[str]) -> dict[str, list[tuple[str, str]]]:

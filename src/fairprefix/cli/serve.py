@@ -158,8 +158,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix serve --help`."""
     # Read when torch is loaded: threads that spin while they wait take the processor from everybody else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for module, extra in (("torch", "engine"), ("starlette", "server"), ("uvicorn", "server")):
-        need(module, extra)
+    for module in ("torch", "starlette", "uvicorn"):
+        need(module, "engine,server")
     if args.profile:
         check_target("--profile", args.profile)
     policy = _policy(args)

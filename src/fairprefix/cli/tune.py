@@ -18,7 +18,7 @@ from fairprefix.sim.affine import load_affine
 from fairprefix.sim.engine import EngineConfig
 from fairprefix.sim.simulate import RunResult
 from fairprefix.sim.steptime import StepTimeModel, step_time_model
-from fairprefix.sim.tune import Advice, quanta, reuse, tune
+from fairprefix.sim.tune import Advice, quanta, reuse, rule_for, tune
 
 SCHEMA = 1
 EPILOG = """\
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         reservation=config.reservation,
         oversize=args.oversize,
     )
-    rule = max(1, round(config.cost.extend * reuse(trace).prefix / args.overhead))
+    rule = rule_for(reuse(trace), config, args.overhead)
     names = ("lpm", *(f"Q {quantum}" for quantum in quanta(rule)))
     with progress(names, len(trace.requests), quiet=args.quiet) as begin:
         advice = tune(trace, config, engine, step_time, overhead=args.overhead, begin=begin)

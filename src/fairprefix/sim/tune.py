@@ -94,7 +94,7 @@ def tune(
         begin: told the name of each run, returns who hears of its progress.
     """
     found = reuse(trace)
-    rule = max(SMALLEST, round(config.cost.extend * found.prefix / overhead))
+    rule = rule_for(found, config, overhead)
     lpm = simulate(trace, attrs.evolve(config, policy="lpm"), engine, step_time, begin("lpm"))
     trials = tuple(
         Trial(
@@ -113,6 +113,11 @@ def tune(
     good = [trial.quantum for trial in trials if trial.throughput >= (1 - overhead) * best]
     fastest = max(trials, key=lambda trial: trial.throughput).quantum
     return Advice(found, rule, trials, lpm, min(good, default=fastest))
+
+
+def rule_for(found: Reuse, config: PolicyConfig, overhead: float) -> int:
+    """Return the quantum of which computing the prefix anew is the share `overhead`."""
+    return max(SMALLEST, round(config.cost.extend * found.prefix / overhead))
 
 
 def quanta(rule: int) -> Sequence[int]:
