@@ -175,9 +175,9 @@ REMOVALS = (
     ),
     Removal(
         "tests/gateway/test_ui.py::test_names_of_clients_are_text",
-        f"{GATEWAY}/ui/chart.js",
-        "found.textContent = text;",
-        "found.innerHTML = text;",
+        f"{GATEWAY}/ui/page.js",
+        'return node("td", className, text);',
+        'const made = node("td", className); made.innerHTML = text; return made;',
     ),
     Removal(
         "tests/gateway/test_fleet.py::test_a_hundred_thousand_names_leave_bounded_tables_behind",
