@@ -12,7 +12,7 @@ import attrs
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.gateway_parts import parts_of
-from fairprefix.cli.options import name_of, weight, whole
+from fairprefix.cli.options import add_settings, add_shares, name_of, whole
 from fairprefix.configfile import read_settings
 from fairprefix.core.config import POLICIES
 from fairprefix.core.errors import ConfigError
@@ -58,16 +58,10 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         metavar="URL",
         help="a worker, http://HOST:PORT; with ,window=N and ,fairprefix=KIND; may be given several times",
     )
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"settings from a .toml, .json or .yaml file (or {CONFIG_VARIABLE})"
-    )
+    add_settings(parser, variable=CONFIG_VARIABLE)
     parser.add_argument("--policy", type=name_of(POLICIES), metavar="P", help="of the queues (default: dlpm)")
     parser.add_argument("--router", type=name_of(ROUTERS), metavar="R", help="of the workers (default: d2lpm)")
-    parser.add_argument("--quantum", type=whole(1), metavar="N", help="dlpm: service units a refill")
-    parser.add_argument(
-        "--weight", type=weight, action="append", default=[], metavar="NAME=W",
-        help="a client's share of service, an integer (default: 1); may be given several times",
-    )  # fmt: skip
+    add_shares(parser)
     parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole(0), metavar="P", help="port; 0 for a free one (default: 8080)")
     parser.add_argument("--admin-host", metavar="H", help="address of figures and state (default: 127.0.0.1)")

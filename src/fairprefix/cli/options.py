@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from fairprefix.core.errors import nearest
 
@@ -74,6 +75,35 @@ def weight(text: str) -> tuple[str, int]:
     if not name or number < 1:
         raise _invalid(text, "NAME=W with an integer weight W >= 1")
     return name, number
+
+
+class Options(Protocol):
+    """A parser, or a group of its options."""
+
+    @property
+    def add_argument(self) -> Callable[..., argparse.Action]:
+        """Adds an option."""
+        ...
+
+
+def add_settings(options: Options, *, variable: str | None = None) -> None:
+    """Add --config; `variable` is that of the environment which names a file too."""
+    otherwise = f" (or {variable})" if variable else ""
+    options.add_argument("--config", metavar="FILE", help=f"settings from a .toml, .json or .yaml file{otherwise}")
+
+
+def add_shares(options: Options, *, quantum: int | None = None) -> None:
+    """Add --quantum and --weight; `quantum` is what help shows as the default."""
+    otherwise = f" (default: {quantum})" if quantum else ""
+    options.add_argument("--quantum", type=whole(1), metavar="N", help=f"dlpm: service units a refill{otherwise}")
+    options.add_argument(
+        "--weight",
+        type=weight,
+        action="append",
+        default=[],
+        metavar="NAME=W",
+        help="a client's share of service, an integer (default: 1); may be given several times",
+    )
 
 
 def _invalid(text: str, valid: str) -> argparse.ArgumentTypeError:

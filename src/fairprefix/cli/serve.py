@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import check_target, replacing
-from fairprefix.cli.options import name_of, weight, whole
+from fairprefix.cli.options import add_settings, add_shares, name_of, whole
 from fairprefix.core.config import POLICIES, RESERVATIONS, PolicyConfig
 from fairprefix.gpu_ref_engine.errors import need
 from fairprefix.hosting import host_config
@@ -95,24 +95,14 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--policy", type=name_of(POLICIES), metavar="P", help="fcfs, lpm, vtc or dlpm (default: dlpm)"
     )
-    group.add_argument(
-        "--config", metavar="FILE", help="settings from a .toml, .json or .yaml file (or FAIRPREFIX_CONFIG)"
-    )
-    group.add_argument("--quantum", type=whole(1), metavar="N", help="dlpm: service units a refill")
+    add_settings(group, variable=CONFIG_VARIABLE)
+    add_shares(group)
     group.add_argument(
         "--reservation",
         type=name_of(RESERVATIONS),
         metavar="R",
         help="none: admit by estimate, preempt when memory runs out; full: reserve the longest output "
         "(default: none, or what the configuration says)",
-    )
-    group.add_argument(
-        "--weight",
-        type=weight,
-        action="append",
-        default=[],
-        metavar="NAME=W",
-        help="a client's share of service, an integer (default: 1); may be given several times",
     )
 
 

@@ -15,7 +15,7 @@ import attrs
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import STDOUT, check_target, replacing
 from fairprefix.cli.fleet import add_worker_options, make_fleets, runs_of
-from fairprefix.cli.options import name_of, names_of, weight, whole
+from fairprefix.cli.options import add_settings, add_shares, name_of, names_of, whole
 from fairprefix.cli.output import emit
 from fairprefix.cli.progress import OnFinish, progress
 from fairprefix.cli.report import report
@@ -95,10 +95,8 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         metavar="P,P...",
         help=f"which to compare (default: {','.join(POLICIES)}, or the one that --config names)",
     )
-    group.add_argument("--config", metavar="FILE", help="settings from a .toml, .json or .yaml file")
-    group.add_argument(
-        "--quantum", type=whole(1), metavar="N", help=f"dlpm: service units a refill (default: {defaults.quantum})"
-    )
+    add_settings(group)
+    add_shares(group, quantum=defaults.quantum)
     group.add_argument(
         "--gate", type=name_of(GATES), metavar="G", help=f"dlpm: {either(GATES)} (default: {defaults.gate})"
     )
@@ -113,14 +111,6 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         type=whole(1),
         metavar="K",
         help="lpm, dlpm: every K-th admission takes the oldest request (default: never)",
-    )
-    group.add_argument(
-        "--weight",
-        type=weight,
-        action="append",
-        default=[],
-        metavar="NAME=W",
-        help="a client's share of service, an integer (default: 1); may be given several times",
     )
 
 
