@@ -16,6 +16,7 @@ from fairprefix.core.ledger import jain_index
 from fairprefix.core.monitor import BoundMonitor
 from fairprefix.core.request import Client
 from fairprefix.hosting import Sample
+from fairprefix.hosting.batched import BatchedMonitor
 from fairprefix.hosting.figures import OTHER
 
 _BATCH = 64
@@ -67,13 +68,10 @@ class Tally:
         self.monitor: BoundMonitor = BoundMonitor(
             config.cost, weights=config.weights, default_weight=config.default_weight, top=top
         )
+        self._batches = BatchedMonitor(self.monitor, _BATCH)
         self._config = config
         self._cost = config.cost
         self._most = names
-        self._waiting: dict[Client, int] = {}
-        self._pending: dict[Client, int] = {}
-        self._events = 0
-        self._batched = 0
 
     # Events.
 
@@ -84,14 +82,7 @@ class Tally:
     def queued(self, client: Client, change: int) -> None:
         """Note that `change` (+1 or -1) requests of a client wait more than before."""
         self.of(client).queued += change
-        waiting = self._waiting[client] = self._waiting.get(client, 0) + change
-        if waiting == 0:
-            del self._waiting[client]
-            self._flush()
-            self.monitor.idle(client, self._events)
-        elif waiting == 1 and change == 1:
-            self._flush()
-            self.monitor.backlogged(client, self._events)
+        self._batches.queued(client, change)
 
     def let_in(self, client: Client, *, extend: int, reserve: int, waited_ns: int) -> None:
         """Count a request that gets inside, with the estimates of that moment."""
@@ -106,10 +97,8 @@ class Tally:
         """Note service for the gap; negative figures correct what was noted earlier."""
         if not extend and not output:
             return
-        self._pending[client] = self._pending.get(client, 0) + self._cost.service(extend, output)
-        self._batched += 1
-        if self._batched >= _BATCH:
-            self._flush()
+        self._batches.charge(client, self._cost.service(extend, output))
+        self._batches.step()
 
     def let_out(self, client: Client) -> None:
         """Count a request that is not inside any more."""
@@ -136,7 +125,7 @@ class Tally:
 
     def waiting(self, client: Client) -> int:
         """Return how many requests of a client wait."""
-        return self._waiting.get(client, 0)
+        return self._batches.waiting.get(client, 0)
 
     def service(self) -> dict[Client, int]:
         """Return the service units of each client."""
@@ -148,7 +137,7 @@ class Tally:
     @property
     def gap(self) -> Fraction:
         """The largest service gap of two clients that both waited, in service units per unit of weight."""
-        self._flush()
+        self._batches.flush()
         return self.monitor.largest_gap.exact
 
     @property
@@ -194,13 +183,6 @@ class Tally:
                 setattr(tally, field, getattr(tally, field) + saved[field])
 
     # Inside.
-
-    def _flush(self) -> None:
-        self._batched = 0
-        if self._pending:
-            pending, self._pending = self._pending, {}
-            self._events += 1
-            self.monitor.charged_together(pending, self._events)
 
 
 _COLUMNS = (

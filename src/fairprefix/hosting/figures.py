@@ -20,6 +20,7 @@ from fairprefix.core.guarantee import guarantee
 from fairprefix.core.ledger import jain_index
 from fairprefix.core.monitor import BoundMonitor
 from fairprefix.core.request import Client
+from fairprefix.hosting.batched import BatchedMonitor
 
 OTHER = "other"
 """Who stands for all clients beyond those that are told apart."""
@@ -70,12 +71,6 @@ class Figures:
         self._config = config
         self._most = names
         self._clients: dict[Client, _Client] = {}
-        self._waiting: dict[Client, int] = {}
-        self._pending: dict[Client, int] = {}
-        """Service units that the monitor has not been told of."""
-        self._batched = 0
-        self._admitted = False
-        self._events = 0
         self._pick_ns = self._picks = self._wait_ns = self._first_admissions = 0
         # Whoever will come, at least two have the default weight, or a lighter one that is configured.
         weights = {**config.weights, "any": config.default_weight, "any other": config.default_weight}
@@ -90,6 +85,7 @@ class Figures:
             **({"view": promised.view} if promised else {}),
             top=top,
         )
+        self._batches = BatchedMonitor(self.monitor, _STEPS_IN_A_BATCH)
 
     # Events.
 
@@ -100,14 +96,7 @@ class Figures:
     def queued(self, client: Client, change: int) -> None:
         """Note that `change` (+1 or -1) requests of a client wait more than before."""
         self._of(client).waiting += change
-        waiting = self._waiting[client] = self._waiting.get(client, 0) + change
-        if waiting == 0:
-            del self._waiting[client]
-            self._flush()
-            self.monitor.idle(client, self._events)
-        elif waiting == 1 and change == 1:
-            self._flush()
-            self.monitor.backlogged(client, self._events)
+        self._batches.queued(client, change)
 
     def admitted(
         self, client: Client, *, input_tokens: int, extend: int, charged: int, hold: int, waited_ns: int
@@ -120,8 +109,8 @@ class Figures:
         self._wait_ns += waited_ns
         self._first_admissions += 1
         units = self.monitor.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
-        self._pending[client] = self._pending.get(client, 0) + units
-        self._admitted = True
+        self._batches.charge(client, units)
+        self._batches.admitted = True
 
     def recomputed(self, client: Client, tokens: int) -> None:
         """Count tokens that are computed again after a preemption."""
@@ -129,15 +118,13 @@ class Figures:
 
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Count output tokens of one step."""
-        if self._admitted:
-            self._flush()
-        pending, output_cost = self._pending, self._config.cost_output
+        if self._batches.admitted:
+            self._batches.flush()
+        pending, output_cost = self._batches.pending, self._config.cost_output
         for client, count in tokens.items():
             pending[client] = pending.get(client, 0) + output_cost * count
             self._of(client).output_tokens += count
-        self._batched += 1
-        if self._batched >= _STEPS_IN_A_BATCH:
-            self._flush()
+        self._batches.step()
 
     def picked(self, nanoseconds: int) -> None:
         """Count the time of one decision."""
@@ -154,14 +141,14 @@ class Figures:
     @property
     def bound_ratio(self) -> float | None:
         """The largest gap divided by the bound that holds for this engine in advance; None without one."""
-        self._flush()
+        self._batches.flush()
         ratio = self.monitor.bound_ratio
         return None if ratio is None else float(ratio)
 
     @property
     def bound_ratio_so_far(self) -> float | None:
         """The largest gap divided by the bound that follows from the sizes seen so far; None without one."""
-        self._flush()
+        self._batches.flush()
         bound = self.monitor.a_posteriori
         return None if bound is None or not bound.exact else float(self.monitor.largest_gap.exact / bound.exact)
 
@@ -173,7 +160,7 @@ class Figures:
 
     def service(self) -> dict[Client, int]:
         """Return the service units that each client has received; recomputation is not service."""
-        self._flush()
+        self._batches.flush()
         cost = self._config.cost
         return {name: cost.service(of.extend_tokens, of.output_tokens) for name, of in self._clients.items()}
 
@@ -229,15 +216,3 @@ class Figures:
             name = client if len(self._clients) < self._most else OTHER
             figures = self._clients.setdefault(name, _Client())
         return figures
-
-    def _tick(self) -> int:
-        self._events += 1
-        return self._events
-
-    def _flush(self) -> None:
-        """Hand the charges of the batch to the monitor."""
-        self._batched, self._admitted = 0, False
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, {}
-        self.monitor.charged_together(pending, self._tick())
