@@ -22,6 +22,9 @@ INSIDE = {
     "fairprefix.core.lane": "policies that live in this tree: the page says so",
     "fairprefix.core.heap": "likewise",
     "fairprefix.core.refill": "likewise",
+    "fairprefix.gpu_ref_engine.engine": "the reference engine is a program, and is read: its modules move",
+    "fairprefix.gpu_ref_engine.load": "likewise",
+    "fairprefix.gpu_ref_engine.sampling": "likewise",
     "fairprefix.adapters.ray.lookup": "the handle of an actor, for operators",
 }
 """What the documentation imports beside that, and why."""
