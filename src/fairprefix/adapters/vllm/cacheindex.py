@@ -22,11 +22,12 @@ from fairprefix.core.request import BlockHash, Request
 _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
 _ONLY_GROUP = bytes(_GROUP_BYTES)
+"""What follows a block's hash in the key under which a pool with one cache group knows it."""
 _MOST_PENDING = 2048
 """Evictions that wait to be handed to the index, at most: what a look may have to catch up with stays small."""
 
-_Place = tuple[Sequence[BlockHash], int]
-"""A block: (chain, its place in there)."""
+_Place = tuple[Sequence[Theirs], int]
+"""A block: (chain of hashes in bytes, its place in there)."""
 
 
 @define(eq=False)
@@ -55,11 +56,11 @@ class BlockFeed:
         self._index = index
         self._shield = shield
         self._places: list[_Place | None] = [None] * pool.num_gpu_blocks
-        """For each block what it holds."""
+        """For each block what it held when it was last cached."""
         self._cached: dict[int, _Run] = {}
         """Runs that the index has not been told of, by the identity of their chains."""
-        self._removed: list[_Place] = []
-        """Blocks evicted since the last flush."""
+        self._removed: list[_Place | None] = []
+        """What was evicted since the last flush."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
         self._listen_to_removals()
@@ -87,10 +88,13 @@ class BlockFeed:
     def _hand_over_removals(self) -> None:
         """Neighbours that were evicted go together; chains are evicted from their tails."""
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        known: Sequence[BlockHash] = ()
+        known: Sequence[Theirs] = ()
         start = end = 0
-        for chain, place in self._removed:
-            if is_cached(_key(chain[place])) is not None:
+        for removed in self._removed:
+            if removed is None:
+                continue  # cached before anybody listened
+            chain, place = removed
+            if is_cached(chain[place] + _ONLY_GROUP) is not None:
                 continue  # a copy is left, or it was cached again
             if place == start - 1 and chain is known:
                 start = place
@@ -119,8 +123,8 @@ class BlockFeed:
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
         places = self._places
-        for place in range(first, end):
-            places[blocks[place].block_id] = (chain, place)
+        for place, block in enumerate(blocks[first:end], first):
+            places[block.block_id] = (chain, place)
         run = self._cached.get(id(chain))
         if run is not None and run.end == first:
             run.end = end
@@ -134,11 +138,11 @@ class BlockFeed:
         known = self._pool.cached_block_hash_to_block
         pop, places, note = known.pop, self._places, self._removed.append
 
+        # Called for every block that is evicted: whatever can be done later is done later.
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
-            if block is not None and (place := places[block_id]) is not None:
-                places[block_id] = None
-                note(place)
+            if block is not None:
+                note(places[block_id])
             return block
 
         known.pop = listening_pop
@@ -193,14 +197,14 @@ class IndexedPrefixes:
         self.refresh()
         tokens = self.index.confirm(id)
         known = tokens // self._block_size
-        blocks = self._followed[id].blocks
+        blocks: Sequence[Theirs] = self._followed[id].blocks
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        if (known and is_cached(_key(blocks[known - 1])) is None) or (
-            known < len(blocks) and is_cached(_key(blocks[known])) is not None
+        if (known and is_cached(blocks[known - 1] + _ONLY_GROUP) is None) or (
+            known < len(blocks) and is_cached(blocks[known] + _ONLY_GROUP) is not None
         ):
             self._correct(blocks, known)
             tokens = self.index.confirm(id)
-        return self._usable(tokens)
+        return self._usable(tokens) if self._dropped else tokens
 
     def reset(self) -> None:
         """The cache has forgotten everything. O(waiting requests)."""
@@ -213,20 +217,14 @@ class IndexedPrefixes:
     def _usable(self, tokens: int) -> int:
         return max(tokens - self._dropped, 0)
 
-    def _correct(self, blocks: Sequence[BlockHash], known: int) -> None:
+    def _correct(self, blocks: Sequence[Theirs], known: int) -> None:
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        found = next((i for i, block in enumerate(blocks) if is_cached(_key(block)) is None), len(blocks))
+        found = next((i for i, block in enumerate(blocks) if is_cached(block + _ONLY_GROUP) is None), len(blocks))
         if found < known:
             self.index.evicted(blocks, start=found, end=known)
         else:
             self.corrections += 1
             self.index.cached(blocks, start=known, end=found)
-
-
-def _key(block: BlockHash) -> bytes:
-    """Return the key under which the pool knows a block of its only cache group."""
-    assert isinstance(block, bytes)
-    return block + _ONLY_GROUP
 
 
 def can_be_indexed(scheduler: Theirs) -> bool:
