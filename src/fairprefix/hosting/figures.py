@@ -116,7 +116,8 @@ class Figures:
         figures = self._of(client)
         figures.input_tokens += input_tokens
         figures.extend_tokens += extend
-        figures.cached_tokens += max(input_tokens - extend, 0)
+        if extend < input_tokens:
+            figures.cached_tokens += input_tokens - extend
         self._wait_ns += waited_ns
         self._first_admissions += 1
         units = self.monitor.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
@@ -131,10 +132,10 @@ class Figures:
         """Count output tokens of one step."""
         if self._admitted:
             self._flush()
-        pending, output_cost = self._pending, self._config.cost_output
+        pending, output_cost, known = self._pending, self._config.cost_output, self._clients
         for client, count in tokens.items():
             pending[client] = pending.get(client, 0) + output_cost * count
-            self._of(client).output_tokens += count
+            (known.get(client) or self._of(client)).output_tokens += count
         self._batched += 1
         if self._batched >= _STEPS_IN_A_BATCH:
             self._flush()

@@ -53,6 +53,7 @@ class HostedPolicy:
         self.figures = figures or Figures(config, limits)
         self.errors = 0
         """How often the policy failed: 0 or 1."""
+        self._cost_output = config.cost_output
         self._policy = make(config, prefixes)
         self._order: ArrivalOrder | None = None
         self._on_error = on_error
@@ -115,7 +116,8 @@ class HostedPolicy:
 
     def peek(self) -> Request | None:
         """Return the request to admit next."""
-        began = self._clock_ns()
+        clock_ns = self._clock_ns
+        began = clock_ns()
         found = None
         if self._order is None:
             try:
@@ -125,7 +127,7 @@ class HostedPolicy:
         if self._order is not None:
             first = self._order.first()
             found = first.request if first else None
-        self.figures.picked(self._clock_ns() - began)
+        self.figures.picked(clock_ns() - began)
         return found
 
     def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
@@ -280,21 +282,23 @@ class HostedPolicy:
 
     def _admitted(self, entry: Live, receipt: Receipt, *, waited: bool) -> None:
         request, figures = entry.request, self.figures
+        client, extend = request.client, receipt.extend
         self._hold_more(entry, receipt.reserve - entry.reserve)
         entry.admissions += 1
         if entry.admissions == 1:
+            held = self._hold.get(client, 0)
             figures.admitted(
-                request.client,
+                client,
                 input_tokens=request.input_tokens,
-                extend=receipt.extend,
+                extend=extend,
                 charged=receipt.charged,
-                hold=self.config.cost_output * max(self._hold.get(request.client, 0), 0),
+                hold=self._cost_output * held if held > 0 else 0,
                 waited_ns=self._clock_ns() - entry.arrived_ns,
             )
         else:
-            figures.recomputed(request.client, receipt.extend)
+            figures.recomputed(client, extend)
         if waited:
-            figures.queued(request.client, -1)
+            figures.queued(client, -1)
 
     def _advance(self, entry: Live, output: int) -> None:
         """Count output that `produced` has taken off its client's hold already."""
@@ -303,12 +307,12 @@ class HostedPolicy:
 
     def _hold_more(self, entry: Live, tokens: int) -> None:
         entry.reserve += tokens
-        client = entry.request.client
-        held = self._hold.get(client, 0) + tokens
+        client, hold = entry.request.client, self._hold
+        held = hold.get(client, 0) + tokens
         if held:
-            self._hold[client] = held
+            hold[client] = held
         else:
-            self._hold.pop(client, None)
+            hold.pop(client, None)
 
 
 def _deficits(policy: DLPM, names: Iterable[Client]) -> Iterator[Sample]:
