@@ -276,7 +276,7 @@ def test_a_failure_between_look_and_admission_admits_whom_vllm_looked_at() -> No
     desk.queue.begin_pass()
     while (head := queue.peek_request()).request_id != "light":
         assert queue.pop_request() is head
-        requests[requests.index(head)].status = Status.RUNNING
+        next(request for request in requests if request is head).status = Status.RUNNING
     shield.fail(RuntimeError("a mistake of ours, while memory was given"))
     assert queue.pop_request() is head
     left = [request.request_id for request in queue]
