@@ -43,7 +43,8 @@ class BlockFeed:
     """Tells an index what a block pool has cached and evicted, once somebody is about to look at the index.
 
     Until then it is written down: most steps of a busy engine admit nobody, and what a request has cached over
-    many of them is one run. What was evicted may have been cached again since; the pool is asked then.
+    many of them is one run. What is cached again, or has a copy left, is not told as evicted. That is looked up when
+    it happens: the pool has just held the block's key in its hands, and finds it in no time.
 
     Args:
         pool: the block pool, with one cache group.
@@ -56,11 +57,11 @@ class BlockFeed:
         self._index = index
         self._shield = shield
         self._places: list[_Place | None] = [None] * pool.num_gpu_blocks
-        """For each block what it held when it was last cached."""
+        """For each block what it holds."""
         self._cached: dict[int, _Run] = {}
         """Runs that the index has not been told of, by the identity of their chains."""
-        self._removed: list[_Place | None] = []
-        """What was evicted since the last flush."""
+        self._removed: dict[bytes, _Place | None] = {}
+        """What was evicted since the last flush and is not cached now, by the pool's key."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
         self._listen_to_removals()
@@ -87,15 +88,12 @@ class BlockFeed:
 
     def _hand_over_removals(self) -> None:
         """Neighbours that were evicted go together; chains are evicted from their tails."""
-        is_cached = self._pool.cached_block_hash_to_block.get_one_block
         known: Sequence[Theirs] = ()
         start = end = 0
-        for removed in self._removed:
+        for removed in self._removed.values():
             if removed is None:
                 continue  # cached before anybody listened
             chain, place = removed
-            if is_cached(chain[place] + _ONLY_GROUP) is not None:
-                continue  # a copy is left, or it was cached again
             if place == start - 1 and chain is known:
                 start = place
                 continue
@@ -122,9 +120,11 @@ class BlockFeed:
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        places = self._places
+        places, removed = self._places, self._removed
         for place, block in enumerate(blocks[first:end], first):
             places[block.block_id] = (chain, place)
+            if removed:
+                removed.pop(block.block_hash, None)
         run = self._cached.get(id(chain))
         if run is not None and run.end == first:
             run.end = end
@@ -136,13 +136,15 @@ class BlockFeed:
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, places, note = known.pop, self._places, self._removed.append
+        pop, find, places, removed = known.pop, known.get_one_block, self._places, self._removed
 
         # Called for every block that is evicted: whatever can be done later is done later.
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
             if block is not None:
-                note(places[block_id])
+                if find(key) is None:
+                    removed[key] = places[block_id]
+                places[block_id] = None
             return block
 
         known.pop = listening_pop
