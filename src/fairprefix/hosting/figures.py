@@ -99,7 +99,7 @@ class Figures:
 
     def queued(self, client: Client, change: int) -> None:
         """Note that `change` (+1 or -1) requests of a client wait more than before."""
-        self._of(client).waiting += change
+        (self._clients.get(client) or self._of(client)).waiting += change
         waiting = self._waiting[client] = self._waiting.get(client, 0) + change
         if waiting == 0:
             del self._waiting[client]
@@ -113,7 +113,7 @@ class Figures:
         self, client: Client, *, input_tokens: int, extend: int, charged: int, hold: int, waited_ns: int
     ) -> None:
         """Count a first admission; `hold` is h of the client in service units."""
-        figures = self._of(client)
+        figures = self._clients.get(client) or self._of(client)
         figures.input_tokens += input_tokens
         figures.extend_tokens += extend
         if extend < input_tokens:
