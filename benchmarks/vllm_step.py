@@ -6,8 +6,8 @@
 Both schedulers are vLLM's real ones, without a model, one process each, measured in turns: 128 running requests,
 8192 tokens a step, prompts of 512 tokens of which 256 are shared within a group, and a KV cache that is full, so
 that every admission evicts. Two kinds of steps: *saturated* (all seats taken) and *admitting*
-(about 25 seats have become free). Every step of one side is paired with the next one of the other side. Printed are
-each side's median, and the median of the pairs' ratios, which what else the machine does hardly moves.
+(about 25 seats have become free). Every step of one side is paired with the next one of the other side. Printed
+are each side's median, and the median of the pairs' ratios, which what else the machine does hardly moves.
 """
 
 from __future__ import annotations

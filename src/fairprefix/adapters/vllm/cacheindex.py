@@ -43,8 +43,8 @@ class BlockFeed:
     """Tells an index what a block pool has cached and evicted, once somebody is about to look at the index.
 
     Until then it is written down: most steps of a busy engine admit nobody, and what a request has cached over
-    many of them is one run. What is cached again, or has a copy left, is not told as evicted. That is looked up when
-    it happens: the pool has just held the block's key in its hands, and finds it in no time.
+    many of them is one run. What is cached again, or has a copy left, is not told as evicted. That is looked up
+    when it happens: the pool has just held the block's key in its hands, and finds it in no time.
 
     Args:
         pool: the block pool, with one cache group.
