@@ -10,6 +10,7 @@ The index is told when it is about to be looked at, not step by step: see `Block
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
@@ -56,11 +57,13 @@ class BlockFeed:
         self._pool = pool
         self._index = index
         self._shield = shield
-        self._places: list[_Place | None] = [None] * pool.num_gpu_blocks
-        """For each block what it holds."""
+        self._chains: list[Sequence[Theirs] | None] = [None] * pool.num_gpu_blocks
+        """For each block the chain that it holds a block of."""
+        self._depths = array("q", bytes(8 * pool.num_gpu_blocks))
+        """For each block its place in there; beside the chains, not with them: no object per block."""
         self._cached: dict[int, _Run] = {}
         """Runs that the index has not been told of, by the identity of their chains."""
-        self._removed: dict[bytes, _Place | None] = {}
+        self._removed: dict[bytes, _Place] = {}
         """What was evicted since the last flush and is not cached now, by the pool's key."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
@@ -69,7 +72,7 @@ class BlockFeed:
     def restart(self, index: PrefixIndex) -> None:
         """Begin anew after the pool has forgotten everything that it had cached."""
         self._index = index
-        self._places = [None] * len(self._places)
+        self._chains = [None] * len(self._chains)
         self._cached.clear()
         self._removed.clear()
         self._listen_to_removals()
@@ -90,10 +93,7 @@ class BlockFeed:
         """Neighbours that were evicted go together; chains are evicted from their tails."""
         known: Sequence[Theirs] = ()
         start = end = 0
-        for removed in self._removed.values():
-            if removed is None:
-                continue  # cached before anybody listened
-            chain, place = removed
+        for chain, place in self._removed.values():
             if place == start - 1 and chain is known:
                 start = place
                 continue
@@ -120,9 +120,11 @@ class BlockFeed:
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        places, removed = self._places, self._removed
+        chains, depths, removed = self._chains, self._depths, self._removed
         for place, block in enumerate(blocks[first:end], first):
-            places[block.block_id] = (chain, place)
+            id_of_block = block.block_id
+            chains[id_of_block] = chain
+            depths[id_of_block] = place
             if removed:
                 removed.pop(block.block_hash, None)
         run = self._cached.get(id(chain))
@@ -136,15 +138,16 @@ class BlockFeed:
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, find, places, removed = known.pop, known.get_one_block, self._places, self._removed
+        pop, find = known.pop, known.get_one_block
+        chains, depths, removed = self._chains, self._depths, self._removed
 
         # Called for every block that is evicted: whatever can be done later is done later.
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
-            if block is not None:
+            if block is not None and (chain := chains[block_id]) is not None:
+                chains[block_id] = None
                 if find(key) is None:
-                    removed[key] = places[block_id]
-                places[block_id] = None
+                    removed[key] = (chain, depths[block_id])
             return block
 
         known.pop = listening_pop
