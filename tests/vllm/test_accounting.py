@@ -116,3 +116,23 @@ def test_without_a_prefix_cache() -> None:
     world.runner.run()
     assert world.charged == world.expected()
     assert sum(world.runner.first_cached.values()) == 0
+
+
+def test_the_statistics_of_the_cache_are_vllms_own() -> None:
+    """Queries and hits are those of admissions: what the policy looks up is not among them."""
+    world = World(budget=4096, blocks=4000, fairprefix={"policy": "lpm"})
+    manager, told = world.scheduler.kv_cache_manager, []
+    make_stats = manager.make_prefix_cache_stats
+
+    def noted() -> object:
+        told.append(make_stats())
+        return told[-1]
+
+    manager.make_prefix_cache_stats = noted
+    crowd(world)
+    for _ in range(30):
+        world.step()
+    world.finish()
+    told.append(make_stats())
+    assert sum(stats.queries for stats in told) == sum(world.prompts.values())
+    assert sum(stats.hits for stats in told) == sum(world.runner.first_cached.values()) > 0

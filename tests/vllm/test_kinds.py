@@ -11,6 +11,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import RequestStatus
 
 from fairprefix.adapters.vllm import FairScheduler
 from fairprefix.adapters.vllm.client import mark
@@ -127,6 +128,25 @@ def test_adapters_beyond_the_limit_wait_without_holding_up_others() -> None:
     host.policy._policy.close()
     assert sorted(runner.admitted) == [f"r{number}" for number in range(9)]
     assert host.policy.figures.service() == {"client 0": 5 * (20 + 12), "client 1": 4 * (20 + 12)}
+
+
+def test_a_grammar_is_waited_for_without_holding_up_others() -> None:
+    """While it is compiled others of the same client pass; then the request is served, and charged once."""
+    world = World(seats=1)
+    names = ("WAITING_FOR_FSM", "WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR")
+    request = rig.make_request("strict", [5] * 40, 3, "a")
+    request.status = next(status for status in RequestStatus if status.name in names)
+    grammar = request.structured_output_request = SimpleNamespace(grammar=None, is_grammar_ready=False)
+    world.prompts["strict"], world.clients["strict"] = 40, "a"
+    world.scheduler.add_request(request)
+    for number in range(3):
+        world.add(f"plain {number}", [number + 7] * 40, 3, "a")
+    while len(world.runner.finished) < 2:
+        world.step()
+    assert "strict" not in world.runner.admitted
+    vars(grammar).update(grammar=SimpleNamespace(), is_grammar_ready=True)
+    world.finish()
+    assert sorted(world.runner.admitted) == ["plain 0", "plain 1", "plain 2", "strict"]
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,14 @@ from tests.gateway.kv_following import following
 from tests.gateway.kv_publisher import Cache
 from tests.gateway.ports import port_pairs
 from tests.gateway.waiting import soon
-from tests.vllm.server import Server
+from tests.vllm.server import Server, page_blocks
 from tests.vllm.tiny import make_model
 
 BLOCK = 32
 PROMPTS = {"anna": "Anna counts stars. " * 16, "bert": "Bert counts sheep at night. " * 12}
-OURS = (
-    "exec vllm serve $MODEL --scheduler-cls fairprefix.adapters.vllm.FairScheduler "
-    "--middleware fairprefix.adapters.vllm.ClientIdMiddleware --data-parallel-size 2 --api-server-count 1"
-)
+COMMAND = next(block for block in page_blocks() if "FAIRPREFIX_RANK_ROUTER" in block)
+"""As the documentation shows it."""
+ROUTER = {"router": "d2lpm", "quantum": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +34,17 @@ def ports() -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def server(ports: tuple[int, int]) -> Iterator[Server]:
+def server(ports: tuple[int, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two ranks, each with fairprefix's scheduler, which publish what they cache."""
     events = {"enable_kv_cache_events": True, "publisher": "zmq", "topic": "kv-events"}
     events |= {"endpoint": f"tcp://*:{ports[0]}", "replay_endpoint": f"tcp://*:{ports[1]}"}
     settings = {
         "FAIRPREFIX_CONFIG": json.dumps({"identity": ["header:x-tenant-id"]}),
-        "FAIRPREFIX_RANK_ROUTER": json.dumps({"router": "d2lpm", "quantum": 1000}),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path_factory.mktemp("figures")),
     }
+    command = COMMAND.replace("ROUTER=d2lpm", f"ROUTER='{json.dumps(ROUTER)}'").rstrip()
     model = make_model(Path(sys.prefix) / "tiny-llama")
-    with Server(f"{OURS} --kv-events-config '{json.dumps(events)}'", model, settings) as running:
+    with Server(f"{command} --kv-events-config '{json.dumps(events)}'", model, settings) as running:
         yield running.ready()
 
 
@@ -100,7 +100,13 @@ def test_a_client_stays_at_one_rank_until_its_quantum_is_spent(server: Server, p
             await soon(lambda: all(wanted["anna"] <= cache.held for cache in caches))
 
     asyncio.run(story())
-    assert server.total("fairprefix_policy_errors_total") == 0
+    server.idle()
+    for rank in range(2):
+        label = f'engine="{rank}"'
+        assert server.total("fairprefix_request_total", label, 'fairness_id="anna"') > 0
+        assert [
+            value for key, value in server.metrics("fairprefix_policy_errors_total").items() if label in key
+        ] == [0]
 
 
 def test_who_connects_late_learns_all_from_the_replay(server: Server, ports: tuple[int, int]) -> None:

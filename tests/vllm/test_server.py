@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.vllm import load
-from tests.vllm.server import Server, free_port, page_blocks
+from tests.vllm.server import PAGE, Server, free_port, page_blocks
 from tests.vllm.tiny import make_model
 
 SHELL = page_blocks()
@@ -118,6 +118,7 @@ def test_a_client_cannot_pass_for_another(fair: Server) -> None:
     assert complete(fair, {"X-Tenant-ID": "thief"}, **spoof).is_success
     assert complete(fair, {}, **spoof).is_success
     assert complete(fair, {"X-Request-Id": "fpc.dmljdGlt.1"}).is_success
+    assert complete(fair, request_id="fpc.dmljdGlt.2").is_success
     fair.idle()
     assert fair.total("fairprefix_request_total", 'fairness_id="victim"') == before
     assert fair.total("fairprefix_request_total", 'fairness_id="thief"') == 1
@@ -219,7 +220,7 @@ def test_the_page_tells_the_truth(fair: Server) -> None:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)  # noqa: S603, S607
         assert done.stdout.strip(), command
     shown = fair.metrics("fairprefix_")
-    page = (Path(__file__).parents[2] / "docs" / "integrate" / "vllm.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     named = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `fairprefix_")]
     assert named
     for metric in named:
@@ -231,14 +232,19 @@ def test_the_page_tells_the_truth(fair: Server) -> None:
 
 
 def test_every_server_of_the_page_is_the_one_that_was_started() -> None:
-    """All its `vllm serve` are the same command; the tests start one of them, with the page's configuration."""
-    commands = {block[block.index("vllm serve") :] for block in SHELL if "vllm serve" in block}
-    assert len(commands) == 1
+    """All its `vllm serve` are the same command; the tests start one of them, with the page's configuration.
+
+    The one with several ranks is started in `test_ranks`.
+    """
+    commands = [block[block.index("vllm serve") :] for block in SHELL if "vllm serve" in block]
+    assert len({command for command in commands if "--data-parallel-size" not in command}) == 1
+    assert sum("--data-parallel-size" in command for command in commands) == 1
     rest = [block for block in SHELL if "vllm serve" not in block and "curl" not in block]
     assert rest == ["pip install fairprefix\n"]
     assert [block.splitlines()[0] for block in SHELL if block.startswith("export")] == [
         "export FAIRPREFIX_CONFIG=fair.toml",
         "export PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)",
+        "export FAIRPREFIX_RANK_ROUTER=d2lpm",
     ]
 
 
@@ -259,6 +265,7 @@ def test_the_page_works_offline(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+ADDITIONAL = """--additional-config '{"fairprefix": {"quantum": 4096}}'"""
 FLAGS = "--middleware fairprefix.adapters.vllm.ClientIdMiddleware --scheduler-cls"
 
 
@@ -268,7 +275,7 @@ def doomed(model: Path) -> Iterator[tuple[Server, Server, int]]:
     port = free_port()
     with (
         Server(
-            f"exec vllm serve $MODEL {FLAGS} tests.vllm.broken.FailingScheduler",
+            f"exec vllm serve $MODEL {FLAGS} tests.vllm.broken.FailingScheduler {ADDITIONAL}",
             model,
             {"FAIRPREFIX_METRICS_PORT": str(port)},
         ) as failing,
@@ -296,6 +303,8 @@ def test_a_policy_that_fails_does_no_harm(doomed: tuple[Server, Server, int]) ->
     """Arrival order takes over, every request is served, the log has the reason once, a metric goes up."""
     server, _, port = doomed
     server.ready()
+    assert f"`{ADDITIONAL}`" in PAGE.read_text(encoding="utf-8")
+    assert "fairprefix: policy dlpm, quantum 4096, gate credit" in server.log()
     result = asyncio.run(load.flood_and_light(server.url, "Failing.", requests=30, light=3, tokens=8))
     assert all(answer.tokens == 8 for answer in [*result.flood, *result.light])
     assert server.log().count("RuntimeError: this policy fails on purpose") <= 2

@@ -95,17 +95,18 @@ class Figures:
 
     def queued(self, client: Client, change: int) -> None:
         """Note that `change` (+1 or -1) requests of a client wait more than before."""
-        self._of(client).waiting += change
+        (self._clients.get(client) or self._of(client)).waiting += change
         self._batches.queued(client, change)
 
     def admitted(
         self, client: Client, *, input_tokens: int, extend: int, charged: int, hold: int, waited_ns: int
     ) -> None:
         """Count a first admission; `hold` is h of the client in service units."""
-        figures = self._of(client)
+        figures = self._clients.get(client) or self._of(client)
         figures.input_tokens += input_tokens
         figures.extend_tokens += extend
-        figures.cached_tokens += max(input_tokens - extend, 0)
+        if extend < input_tokens:
+            figures.cached_tokens += input_tokens - extend
         self._wait_ns += waited_ns
         self._first_admissions += 1
         units = self.monitor.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
@@ -120,10 +121,10 @@ class Figures:
         """Count output tokens of one step."""
         if self._batches.admitted:
             self._batches.flush()
-        pending, output_cost = self._batches.pending, self._config.cost_output
+        pending, output_cost, known = self._batches.pending, self._config.cost_output, self._clients
         for client, count in tokens.items():
             pending[client] = pending.get(client, 0) + output_cost * count
-            self._of(client).output_tokens += count
+            (known.get(client) or self._of(client)).output_tokens += count
         self._batches.step()
 
     def picked(self, nanoseconds: int) -> None:

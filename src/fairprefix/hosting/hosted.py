@@ -23,6 +23,7 @@ from fairprefix.hosting.arrival_order import ArrivalOrder, Live
 from fairprefix.hosting.figures import Figures, Sample
 
 _WAITING = (Stage.QUEUED, Stage.DEFERRED)
+_RUNNING = Stage.RUNNING
 
 
 class HostedPolicy:
@@ -53,6 +54,7 @@ class HostedPolicy:
         self.figures: Figures = figures or Figures(config, limits)
         self.errors: int = 0
         """How often the policy failed: 0 or 1."""
+        self._cost_output = config.cost_output
         self._policy = make(config, prefixes)
         self._order: ArrivalOrder | None = None
         self._on_error = on_error
@@ -115,7 +117,8 @@ class HostedPolicy:
 
     def peek(self) -> Request | None:
         """Return the request to admit next."""
-        began = self._clock_ns()
+        clock_ns = self._clock_ns
+        began = clock_ns()
         found = None
         if self._order is None:
             try:
@@ -125,7 +128,7 @@ class HostedPolicy:
         if self._order is not None:
             first = self._order.first()
             found = first.request if first else None
-        self.figures.picked(self._clock_ns() - began)
+        self.figures.picked(clock_ns() - began)
         return found
 
     def plan(self, limit: int, *, budget: int | None = None) -> Sequence[Request]:
@@ -144,9 +147,9 @@ class HostedPolicy:
 
     def take(self, id: str, *, extend: int, reserve: int) -> Receipt:
         """Admit a request and charge its client."""
-        entry = self._known(id)
+        entry = self._live[id]  # a KeyError is the host's own mistake
         waited = entry.stage in _WAITING
-        entry.stage = Stage.RUNNING
+        entry.stage = _RUNNING
         receipt = None
         if self._order is None:
             try:
@@ -155,7 +158,22 @@ class HostedPolicy:
                 self._give_up(problem)
         if receipt is None:
             receipt = self._own_receipt(entry, extend, reserve)
-        self._admitted(entry, receipt, waited=waited)
+        client = entry.request.client
+        held = self._hold_more(entry, receipt.reserve - entry.reserve)
+        entry.admissions += 1
+        if entry.admissions == 1:
+            self.figures.admitted(
+                client,
+                input_tokens=entry.request.input_tokens,
+                extend=receipt.extend,
+                charged=receipt.charged,
+                hold=self._cost_output * held if held > 0 else 0,
+                waited_ns=self._clock_ns() - entry.arrived_ns,
+            )
+        else:
+            self.figures.recomputed(client, receipt.extend)
+        if waited:
+            self.figures.queued(client, -1)
         return receipt
 
     def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:
@@ -278,37 +296,21 @@ class HostedPolicy:
     def _own_receipt(self, entry: Live, extend: int, reserve: int) -> Receipt:
         return Receipt(entry.request.id, entry.request.client, -1, extend, reserve, 0)
 
-    def _admitted(self, entry: Live, receipt: Receipt, *, waited: bool) -> None:
-        request, figures = entry.request, self.figures
-        self._hold_more(entry, receipt.reserve - entry.reserve)
-        entry.admissions += 1
-        if entry.admissions == 1:
-            figures.admitted(
-                request.client,
-                input_tokens=request.input_tokens,
-                extend=receipt.extend,
-                charged=receipt.charged,
-                hold=self.config.cost_output * max(self._hold.get(request.client, 0), 0),
-                waited_ns=self._clock_ns() - entry.arrived_ns,
-            )
-        else:
-            figures.recomputed(request.client, receipt.extend)
-        if waited:
-            figures.queued(request.client, -1)
-
     def _advance(self, entry: Live, output: int) -> None:
         """Count output that `produced` has taken off its client's hold already."""
         entry.reserve += entry.output - output
         entry.output = output
 
-    def _hold_more(self, entry: Live, tokens: int) -> None:
+    def _hold_more(self, entry: Live, tokens: int) -> int:
+        """Count output that a request may still produce; return that of its client."""
         entry.reserve += tokens
-        client = entry.request.client
-        held = self._hold.get(client, 0) + tokens
+        client, hold = entry.request.client, self._hold
+        held = hold.get(client, 0) + tokens
         if held:
-            self._hold[client] = held
+            hold[client] = held
         else:
-            self._hold.pop(client, None)
+            hold.pop(client, None)
+        return held
 
 
 def _deficits(policy: DLPM, names: Iterable[Client]) -> Iterator[Sample]:

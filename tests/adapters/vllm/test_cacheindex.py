@@ -59,7 +59,7 @@ class Pool:
             block = request.block_hashes[place]
             assert isinstance(block, bytes)
             key = block + GROUP
-            self.contents[blocks[place].block_id] = key
+            self.contents[blocks[place].block_id] = blocks[place].block_hash = key
             self.cached_block_hash_to_block.insert(key, blocks[place].block_id)
 
     def evict(self, id: int) -> None:

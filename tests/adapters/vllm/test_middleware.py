@@ -124,9 +124,20 @@ def test_other_requests_carry_the_name_in_their_id() -> None:
     assert marked_client(server.headers["x-request-id"]) == "thief"
     assert unmark(server.headers["x-request-id"]) == "7"
     assert json.loads(server.body) == {"input": "x"}
-    assert send("/v1/embeddings", {"input": "x"}, spoof).headers["x-request-id"] == "7"
+    unnamed = send("/v1/embeddings", {"input": "x"}, spoof).headers["x-request-id"]
+    assert (marked_client(unnamed), unmark(unnamed)) == ("", "7")
     assert send("/v1/completions", {}, {**spoof, "x-tenant-id": "a"}).headers["x-request-id"] == "7"
     assert "x-request-id" not in send("/v1/completions", {}).headers
+
+
+@pytest.mark.parametrize("claim", [mark("victim", "7"), f"fpfpc..c.{mark('victim', '7')[4:]}"])
+def test_a_mark_that_a_client_wrote_is_taken_off(claim: str) -> None:
+    """From the header and from the body's own id, also where one mark hides another."""
+    body = {"prompt": "x", "request_id": claim}
+    assert json.loads(send("/v1/completions", body, {"x-tenant-id": "thief"}).body)["request_id"] == "7"
+    assert send("/v1/completions", {}, {"x-request-id": claim}).headers["x-request-id"] == "7"
+    other = send("/inference/v1/generate", body, {"x-tenant-id": "thief", "x-request-id": claim})
+    assert marked_client(other.headers["x-request-id"]) == "thief"
 
 
 def test_uploads_are_not_read() -> None:
@@ -181,7 +192,7 @@ def test_a_mark_survives_what_vllm_makes_of_request_ids(name: str) -> None:
     assert marked_client(f"embd-{mark(name, 'id-1')}-0-a1b2c3d4") == name
 
 
-@pytest.mark.parametrize("id", ["", "cmpl-1", "fpc..x", "fpc.%%.x", "fpc.____.x", "fpc.A.x"])
+@pytest.mark.parametrize("id", ["", "cmpl-1", "fpc.x", "fpc.%%.x", "fpc.____.x", "fpc.A.x"])
 def test_a_damaged_mark_names_nobody(id: str) -> None:
     """It does not raise either."""
     assert marked_client(id) is None
@@ -191,17 +202,24 @@ def test_in_the_scheduler_the_middlewares_word_counts_most() -> None:
     """The adapter's name and the session only if they are configured, and when nobody is named."""
     request = FakeRequest("r", "alice")
     request.lora_request = SimpleNamespace(lora_name="poet")
-    every = engine_identity(("header:x-tenant-id", "lora", "session", "xargs:team"))
+    every = engine_identity(("header:x-tenant-id", "lora", "xargs:team", "session"))
     assert client_of(request, every) == "alice"
+    request.session_id = "s"  # type: ignore[attr-defined]
     request.sampling_params.extra_args = {"team": "t"}
     assert client_of(request, every) == "poet"
     request.lora_request = None
     assert client_of(request, every) == "t"
     request.sampling_params.extra_args = None
+    assert client_of(request, every) == client_of(request, engine_identity(("session",))) == "s"
+    assert client_of(request, engine_identity(("header:x-tenant-id",))) == "default-flow"
+    del request.session_id  # type: ignore[attr-defined]
     assert client_of(request, every) == "default-flow"
     request.sampling_params = None  # pooling
     request.request_id = f"embd-{mark('bob', '1')}"
     assert client_of(request, every) == "bob"
+    request.sampling_params = SimpleNamespace(extra_args={"fairprefix_client": "victim"})
+    request.request_id = mark("", "1")  # the middleware looked, and found nobody
+    assert client_of(request, every) == "default-flow"
     assert client_of(FakeRequest("r", "a"), engine_identity(("api_key",))) == "a"
 
 

@@ -263,3 +263,22 @@ def test_a_failure_of_ours_leaves_a_queue_in_arrival_order(call: str, monkeypatc
     assert shield.errors == 1, "after a failure nothing of ours is run"
     assert len(queue) == 0
     assert list(reversed(queue)) == []
+
+
+def test_a_failure_between_look_and_admission_admits_whom_vllm_looked_at() -> None:
+    """Memory was given to that one, whatever order takes over in between."""
+    desk, told = Desk(), list[Exception]()
+    shield = Shield(told.append)
+    queue = ShieldedQueue(desk.queue, shield)
+    requests = crowd()
+    for request in requests:
+        queue.add_request(request)
+    desk.queue.begin_pass()
+    while (head := queue.peek_request()).request_id != "light":
+        assert queue.pop_request() is head
+        next(request for request in requests if request is head).status = Status.RUNNING
+    shield.fail(RuntimeError("a mistake of ours, while memory was given"))
+    assert queue.pop_request() is head
+    left = [request.request_id for request in queue]
+    assert "light" not in left
+    assert left == sorted(left)

@@ -10,6 +10,7 @@ The index is told when it is about to be looked at, not step by step: see `Block
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
@@ -22,11 +23,12 @@ from fairprefix.core.request import BlockHash, Request
 _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
 _ONLY_GROUP = bytes(_GROUP_BYTES)
+"""What follows a block's hash in the key under which a pool with one cache group knows it."""
 _MOST_PENDING = 2048
 """Evictions that wait to be handed to the index, at most: what a look may have to catch up with stays small."""
 
-_Place = tuple[Sequence[BlockHash], int]
-"""A block: (chain, its place in there)."""
+_Place = tuple[Sequence[Theirs], int]
+"""A block: (chain of hashes in bytes, its place in there)."""
 
 
 @define(eq=False)
@@ -42,7 +44,8 @@ class BlockFeed:
     """Tells an index what a block pool has cached and evicted, once somebody is about to look at the index.
 
     Until then it is written down: most steps of a busy engine admit nobody, and what a request has cached over
-    many of them is one run. What was evicted may have been cached again since; the pool is asked then.
+    many of them is one run. What is cached again, or has a copy left, is not told as evicted. That is looked up
+    when it happens: the pool has just held the block's key in its hands, and finds it in no time.
 
     Args:
         pool: the block pool, with one cache group.
@@ -54,12 +57,14 @@ class BlockFeed:
         self._pool = pool
         self._index = index
         self._shield = shield
-        self._places: list[_Place | None] = [None] * pool.num_gpu_blocks
-        """For each block what it holds."""
+        self._chains: list[Sequence[Theirs] | None] = [None] * pool.num_gpu_blocks
+        """For each block the chain that it holds a block of."""
+        self._depths = array("q", bytes(8 * pool.num_gpu_blocks))
+        """For each block its place in there; beside the chains, not with them: no object per block."""
         self._cached: dict[int, _Run] = {}
         """Runs that the index has not been told of, by the identity of their chains."""
-        self._removed: list[_Place] = []
-        """Blocks evicted since the last flush."""
+        self._removed: dict[bytes, _Place] = {}
+        """What was evicted since the last flush and is not cached now, by the pool's key."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
         self._listen_to_removals()
@@ -67,7 +72,7 @@ class BlockFeed:
     def restart(self, index: PrefixIndex) -> None:
         """Begin anew after the pool has forgotten everything that it had cached."""
         self._index = index
-        self._places = [None] * len(self._places)
+        self._chains = [None] * len(self._chains)
         self._cached.clear()
         self._removed.clear()
         self._listen_to_removals()
@@ -86,12 +91,9 @@ class BlockFeed:
 
     def _hand_over_removals(self) -> None:
         """Neighbours that were evicted go together; chains are evicted from their tails."""
-        is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        known: Sequence[BlockHash] = ()
+        known: Sequence[Theirs] = ()
         start = end = 0
-        for chain, place in self._removed:
-            if is_cached(_key(chain[place])) is not None:
-                continue  # a copy is left, or it was cached again
+        for chain, place in self._removed.values():
             if place == start - 1 and chain is known:
                 start = place
                 continue
@@ -118,9 +120,13 @@ class BlockFeed:
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        places = self._places
-        for place in range(first, end):
-            places[blocks[place].block_id] = (chain, place)
+        chains, depths, removed = self._chains, self._depths, self._removed
+        for place, block in enumerate(blocks[first:end], first):
+            id_of_block = block.block_id
+            chains[id_of_block] = chain
+            depths[id_of_block] = place
+            if removed:
+                removed.pop(block.block_hash, None)
         run = self._cached.get(id(chain))
         if run is not None and run.end == first:
             run.end = end
@@ -132,13 +138,16 @@ class BlockFeed:
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, places, note = known.pop, self._places, self._removed.append
+        pop, find = known.pop, known.get_one_block
+        chains, depths, removed = self._chains, self._depths, self._removed
 
+        # Called for every block that is evicted: whatever can be done later is done later.
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
-            if block is not None and (place := places[block_id]) is not None:
-                places[block_id] = None
-                note(place)
+            if block is not None and (chain := chains[block_id]) is not None:
+                chains[block_id] = None
+                if find(key) is None:
+                    removed[key] = (chain, depths[block_id])
             return block
 
         known.pop = listening_pop
@@ -193,14 +202,14 @@ class IndexedPrefixes:
         self.refresh()
         tokens = self.index.confirm(id)
         known = tokens // self._block_size
-        blocks = self._followed[id].blocks
+        blocks: Sequence[Theirs] = self._followed[id].blocks
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        if (known and is_cached(_key(blocks[known - 1])) is None) or (
-            known < len(blocks) and is_cached(_key(blocks[known])) is not None
+        if (known and is_cached(blocks[known - 1] + _ONLY_GROUP) is None) or (
+            known < len(blocks) and is_cached(blocks[known] + _ONLY_GROUP) is not None
         ):
             self._correct(blocks, known)
             tokens = self.index.confirm(id)
-        return self._usable(tokens)
+        return self._usable(tokens) if self._dropped else tokens
 
     def reset(self) -> None:
         """The cache has forgotten everything. O(waiting requests)."""
@@ -213,20 +222,14 @@ class IndexedPrefixes:
     def _usable(self, tokens: int) -> int:
         return max(tokens - self._dropped, 0)
 
-    def _correct(self, blocks: Sequence[BlockHash], known: int) -> None:
+    def _correct(self, blocks: Sequence[Theirs], known: int) -> None:
         is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        found = next((i for i, block in enumerate(blocks) if is_cached(_key(block)) is None), len(blocks))
+        found = next((i for i, block in enumerate(blocks) if is_cached(block + _ONLY_GROUP) is None), len(blocks))
         if found < known:
             self.index.evicted(blocks, start=found, end=known)
         else:
             self.corrections += 1
             self.index.cached(blocks, start=known, end=found)
-
-
-def _key(block: BlockHash) -> bytes:
-    """Return the key under which the pool knows a block of its only cache group."""
-    assert isinstance(block, bytes)
-    return block + _ONLY_GROUP
 
 
 def can_be_indexed(scheduler: Theirs) -> bool:

@@ -16,22 +16,24 @@ from fairprefix.core.request import Client
 from fairprefix.hosting import Identity
 
 FIELD = "fairprefix_client"
-_MARK = re.compile(r"fpc\.([A-Za-z0-9_-]+)\.")
+_MARK = re.compile(r"fpc\.([A-Za-z0-9_-]*)\.")
 
 
 def mark(client: Client, request_id: str) -> str:
-    """Return a request id that carries a client's name."""
+    """Return a request id that carries a client's name; "" says that nobody is named, whatever else claims to."""
     name = urlsafe_b64encode(client.encode()).decode().rstrip("=")
     return f"fpc.{name}.{unmark(request_id)}"
 
 
 def unmark(request_id: str) -> str:
-    """Return a request id without any mark."""
-    return _MARK.sub("", request_id)
+    """Return a request id without any mark, also where taking one out would make another."""
+    while _MARK.search(request_id):
+        request_id = _MARK.sub("", request_id)
+    return request_id
 
 
 def marked_client(request_id: str) -> Client | None:
-    """Return the client that a request id carries, or None."""
+    """Return the client that a request id carries ("": nobody), or None without a mark."""
     found = _MARK.search(request_id)
     if found is None:
         return None
@@ -55,10 +57,12 @@ def client_of(request: EngineRequest, identity: Identity) -> Client:
     """Return the client of a request; `identity` is that of `engine_identity`."""
     extra = getattr(request.sampling_params, "extra_args", None)
     extra = extra if isinstance(extra, dict) else {}
-    said = extra.get(FIELD)
+    said: object = marked_client(request.request_id)
+    if said is None:
+        said = extra.get(FIELD)
     lora = request.lora_request
     return identity.resolve(
-        client_id=marked_client(request.request_id) or (str(said) if isinstance(said, str | int) else None),
+        client_id=str(said) if isinstance(said, str | int) else None,
         body={"vllm_xargs": extra},
         lora=getattr(lora, "lora_name", None),
         session=getattr(request, "session_id", None),

@@ -3,8 +3,9 @@
 The name comes from the configured sources (a header, the API key, a field of the body). Whatever the client itself
 wrote into our field is overwritten, or removed when no source names anybody: nobody can pass for somebody else.
 
-Generation requests carry the name in the field `vllm_xargs` of their body, which vLLM hands to its scheduler. It
-hands over nothing of that kind for other requests (pooling, transcription): there the request's id carries it.
+Generation requests carry the name in the field `vllm_xargs` of their body, which vLLM hands to its scheduler. For
+other requests (pooling, transcription) the request's id carries it, or that nobody is named: what their bodies may
+hold of that kind does not count then. A mark that a client wrote into an id is taken off.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ClientIdMiddleware:
             if _GENERATION.search(scope["path"]):
                 if parsed is not None:
                     body = _with_client(parsed, client)
-                scope = _with_headers(scope, body, "")
+                scope = _with_headers(scope, body, None)
             else:
                 scope = _with_headers(scope, body, client)
             if body is not None:
@@ -150,11 +151,16 @@ def _with_client(body: dict[str, Any], client: Client) -> bytes:
         extra.pop(FIELD, None)
     if client and (extra is None or isinstance(extra, dict)):
         body["vllm_xargs"] = {**(extra or {}), FIELD: client}
+    if isinstance(body.get("request_id"), str):
+        body["request_id"] = unmark(body["request_id"])
     return json.dumps(body).encode()
 
 
-def _with_headers(scope: Message, body: bytes | None, client: Client) -> Message:
-    """Return the scope with the body's length, and with a request id that carries `client`, and nobody else."""
+def _with_headers(scope: Message, body: bytes | None, client: Client | None) -> Message:
+    """Return the scope with the body's length, and with a request id that carries `client` ("": nobody).
+
+    With None it carries nothing: the body does.
+    """
     headers = []
     request_id = ""
     for name, value in scope["headers"]:
@@ -164,7 +170,7 @@ def _with_headers(scope: Message, body: bytes | None, client: Client) -> Message
             headers.append((name, value))
     if body is not None and not _chunked(scope):
         headers.append((b"content-length", str(len(body)).encode()))
-    if client:
+    if client is not None:
         request_id = mark(client, request_id or uuid4().hex)
     if request_id:
         headers.append((_REQUEST_ID, request_id.encode("latin-1")))

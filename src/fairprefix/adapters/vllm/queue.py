@@ -42,7 +42,8 @@ class PolicyQueue:
         self._waiting: dict[str, EngineRequest] = {}
         self._resuming: deque[EngineRequest] = deque()
         self._parked: dict[str, EngineRequest] = {}
-        self._head: EngineRequest | None = None
+        self.head: EngineRequest | None = None
+        """Whom `peek_request` returns, once that is known."""
         self._popped: EngineRequest | None = None
         self._in_pass = False
 
@@ -50,25 +51,22 @@ class PolicyQueue:
 
     def begin_pass(self) -> None:
         """A step is about to be planned."""
-        self._in_pass, self._head = True, None
-        for id, request in list(islice(self._parked.items(), _LOOKED_AT)):
-            del self._parked[id]
-            if self._is_ready(request):
-                self._unpark(request)
-            else:
-                self._parked[id] = request
+        self._in_pass, self.head = True, None
+        if self._parked:
+            self._look_at_parked()
         self._translator.policy.begin_pass()
 
     def end_pass(self, computed: Callable[[EngineRequest], int]) -> None:
         """A step is planned; `computed` tells what of a request was cached when it was admitted."""
-        self._settle(computed)
-        self._in_pass, self._head = False, None
+        if self._popped is not None:
+            self._settle(computed)
+        self._in_pass, self.head = False, None
 
     # vLLM's interface.
 
     def add_request(self, request: EngineRequest) -> None:
         """A request arrives, or a session's next turn."""
-        self._head = None
+        self.head = None
         blocked = request.status.name not in (WAITING, PREEMPTED)
         self._waiting[request.request_id] = request
         self._translator.arrived(request, blocked=blocked)
@@ -77,7 +75,7 @@ class PolicyQueue:
 
     def peek_request(self) -> EngineRequest:
         """Return whom to admit next."""
-        head = self._choose()
+        head = self._choose() if self.head is None else self.head
         if head is None:
             raise IndexError("peek from a queue that offers nobody")
         return head
@@ -88,14 +86,14 @@ class PolicyQueue:
         if self._resuming and self._resuming[0] is request:
             self._resuming.popleft()
         del self._waiting[request.request_id]
-        self._popped, self._head = request, None
+        self._popped, self.head = request, None
         return request
 
     def prepend_request(self, request: EngineRequest) -> None:
         """Take back a request that was preempted or set aside."""
         if request is self._popped:
             self._settle(_at_once)
-        self._head = None
+        self.head = None
         tracked = self._translator.get(request.request_id)
         self._waiting[request.request_id] = request
         if tracked is None:
@@ -116,7 +114,7 @@ class PolicyQueue:
         """Take a request out, wherever it stands; it is none of ours if it does not stand in here."""
         if self._waiting.get(request.request_id) is not request:
             return
-        self._head = None
+        self.head = None
         del self._waiting[request.request_id]
         self._parked.pop(request.request_id, None)
         if request in self._resuming:
@@ -131,7 +129,7 @@ class PolicyQueue:
         # While a step is planned this asks "is there anybody to look at?": not when only parked ones are left.
         # Without seats vLLM looks at nobody, and the policy need not be asked: most steps of a busy server.
         if self._in_pass and self._waiting and self._seats_left():
-            return self._choose() is not None
+            return self.head is not None or self._choose() is not None
         return bool(self._waiting)
 
     def __len__(self) -> int:
@@ -146,11 +144,10 @@ class PolicyQueue:
     # Inside.
 
     def _choose(self) -> EngineRequest | None:
-        if self._head is None:
-            if self._popped is not None:
-                self._settle(_at_once)
-            self._head = self._resuming[0] if self._resuming else self._offered()
-        return self._head
+        if self._popped is not None:
+            self._settle(_at_once)
+        self.head = self._resuming[0] if self._resuming else self._offered()
+        return self.head
 
     def _offered(self) -> EngineRequest | None:
         if len(self._waiting) == len(self._parked):
@@ -163,6 +160,14 @@ class PolicyQueue:
         # Nothing runs whose end could change the policy's mind: it must not stall the engine.
         self.stalls += 1
         return next(request for id, request in self._waiting.items() if id not in self._parked)
+
+    def _look_at_parked(self) -> None:
+        for id, request in list(islice(self._parked.items(), _LOOKED_AT)):
+            del self._parked[id]
+            if self._is_ready(request):
+                self._unpark(request)
+            else:
+                self._parked[id] = request
 
     def _settle(self, computed: Callable[[EngineRequest], int]) -> None:
         """Tell what became of the request that was popped last."""

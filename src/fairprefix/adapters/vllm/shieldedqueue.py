@@ -26,6 +26,9 @@ class ShieldedQueue:
 
     def peek_request(self) -> EngineRequest:
         """Return whom to admit next."""
+        known = self._queue.head
+        if known is not None and self._plain is None:
+            return known
         return self._do(PolicyQueue.peek_request, self._first)
 
     def pop_request(self) -> EngineRequest:
@@ -63,13 +66,16 @@ class ShieldedQueue:
         return reversed(list(self))
 
     def _do(self, ours: Callable[..., T], plain: Callable[..., T], *args: Theirs) -> T:
-        if self._plain is None and not self._shield.down:
+        if self._plain is None and not self._shield.errors:
             try:
                 return ours(self._queue, *args)
             except Exception as problem:  # noqa: BLE001 (whatever it is, the engine must go on)
                 self._shield.fail(problem)
         if self._plain is None:
-            self._plain = {request.request_id: request for request in self._queue}
+            # Whom vLLM has looked at and given memory is whom it takes next.
+            head = self._queue.head
+            first = {} if head is None else {head.request_id: head}
+            self._plain = first | {request.request_id: request for request in self._queue}
         return plain(*args)
 
     # The plain queue.

@@ -29,6 +29,10 @@ class Standing(Enum):
     """Preempted; vLLM resumes it by itself."""
 
 
+# Members of an enumeration are looked up slowly: those of the usual case are named here.
+_ADMITTED, _BLOCKED, _HELD = Standing.ADMITTED, Standing.BLOCKED, Standing.HELD
+
+
 @define(eq=False)
 class Tracked:
     """One request between its arrival and its end; of a streaming session, one turn."""
@@ -95,19 +99,22 @@ class Translator:
 
     def admitted(self, tracked: Tracked, computed: int) -> None:
         """A request was given memory; `computed` tokens of it were found in the cache."""
-        if tracked.standing is Standing.ADMITTED:
+        standing = tracked.standing
+        if standing is _ADMITTED:
             return
-        if tracked.standing is Standing.BLOCKED:
+        if standing is _BLOCKED:
             self.ready(tracked)
-        self.admitted_requests += tracked.standing is not Standing.HELD
-        tracked.standing = Standing.ADMITTED
-        request = tracked.request
+        if standing is not _HELD:
+            self.admitted_requests += 1
+        tracked.standing = _ADMITTED
+        request, reported = tracked.request, tracked.reported
         # Output that arrived after a preemption is part of what is computed again, but not of what was reported.
-        most = request.input_tokens + tracked.reported
+        most = request.input_tokens + reported
+        extend = tracked.engine_request.num_tokens - computed
         self.policy.take(
             request.id,
-            extend=min(max(tracked.engine_request.num_tokens - computed, 1), most),
-            reserve=request.max_output - tracked.reported,
+            extend=1 if extend < 1 else min(extend, most),
+            reserve=request.max_output - reported,
         )
 
     def refused(self, tracked: Tracked) -> None:
@@ -131,6 +138,7 @@ class Translator:
         produced: dict[Client, int] = {}
         finished: list[tuple[str, Tracked]] = []
         find = self._find if self._ending else self._tracked.get
+        already = produced.get
         for step in outputs:
             for output in step.outputs:
                 tracked = find(output.request_id)
@@ -139,7 +147,7 @@ class Translator:
                 count = len(output.new_token_ids)
                 if count:
                     client = tracked.client
-                    produced[client] = produced.get(client, 0) + count
+                    produced[client] = already(client, 0) + count
                     tracked.output += count
                 if output.finish_reason is not None:
                     finished.append((output.request_id, tracked))
