@@ -218,6 +218,24 @@ def test_one_answer_in_a_pass_does_for_all_with_the_same_cached_prefix() -> None
     assert (view.confirm("a"), view.confirm("b")) == (0, BLOCK), "what was evicted shows in the next pass"
 
 
+def test_after_the_policy_has_failed_the_adapter_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed policy never let go of does no harm when a prompt that it continues is computed: one error."""
+    engine = Engine(CONFIG)
+    monkeypatch.setattr(engine.bridge.policy, "_on_error", lambda _problem: None)
+    document = _prompt(1, 2 * BLOCK)
+    first, follower = Req("first", document, client="A"), Req("follower", [*document, 1], client="A")
+    engine.add(first)
+    batch = engine.batch()
+    engine.add(follower)
+    monkeypatch.setattr(engine.contract, "plan", None)
+    engine.bridge.order(engine.view.waiting, None)
+    engine.view.waiting.clear()
+    engine.bridge.order(engine.view.waiting, None)
+    engine.process(batch)
+    assert engine.bridge.policy.errors == 1
+    assert not engine.policy._fairprefix.broken
+
+
 def test_an_error_of_the_adapter_leaves_sglang_its_own_order(caplog: pytest.LogCaptureFixture) -> None:
     """If the adapter itself fails, SGLang's order is asked for, from the order of arrival, and it is said once."""
     from fairprefix.adapters.sglang.hooks import SchedulerHooks

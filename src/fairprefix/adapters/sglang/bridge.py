@@ -203,7 +203,9 @@ class Bridge:
         if not entry.delivered:
             request = self._requests[entry.id]
             for id, tokens in self._matches.computed(request.blocks, request.namespace).items():
-                self._by_id[id].matched = tokens
+                grown = self._by_id.get(id)
+                if grown is not None:  # a policy that has failed lets nobody go
+                    grown.matched = tokens
 
     def _settle(self, entry: Tracked) -> None:
         late = delivered(entry.req) - entry.delivered
