@@ -19,6 +19,7 @@ from tests.sglang.tiny import write_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate" / "sglang.md"
 DLPM = {"FAIRPREFIX_CONFIG": '{"policy": "dlpm", "quantum": 512, "bounded_wait": 16}'}
+LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 TWO_RANKS = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
 
 
@@ -83,7 +84,9 @@ def test_a_light_client_is_served_three_times_sooner_at_the_same_hit_rate(
     """Beside a flood, DLPM cuts a light client's mean TTFT to a third, at LPM's hit rate and total time."""
     stock, fair = pair
     runs: dict[str, list[traffic.Run]] = {"lpm": [], "dlpm": []}
-    for _ in range(3):
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and all(_reproduced([run.seconds for run in found]) for found in runs.values()):
+            break
         for name, server in (("lpm", stock), ("dlpm", fair)):
             traffic.post(server.url, "/flush_cache", {})
             runs[name].append(traffic.send(server.url, traffic.flood_and_light()))
@@ -99,6 +102,12 @@ def test_a_light_client_is_served_three_times_sooner_at_the_same_hit_rate(
     assert total[1] <= 1.1 * total[0]
     assert hits[1] >= 0.95 * hits[0]
     _without_errors(fair)
+
+
+def _reproduced(times: list[float]) -> bool:
+    """Return whether the least of these times was reached twice: then nothing else has disturbed those two."""
+    first, second, *_ = sorted(times)
+    return second <= 1.05 * first
 
 
 def test_what_metrics_say_of_a_client_is_what_it_got(pair: tuple[Server, Server]) -> None:
@@ -183,7 +192,7 @@ def test_priority_preemption_is_charged_exactly(model: Path, tmp_path: Path) -> 
     """Requests that others push out are not charged again; what they compute again stands apart."""
     flags = ("--enable-priority-scheduling", "--schedule-policy", "fcfs")
     with running(model, tmp_path / "log", *flags, **DLPM) as server:
-        low = [traffic.Call(f"low{n % 2}", real_prompts.prompt(n, 64), 200) for n in range(16)]
+        low = [traffic.Call(f"low{n % 2}", real_prompts.prompt(n, 64), 800, priority=0) for n in range(12)]
         high = [traffic.Call("high", real_prompts.prompt(100 + n, 64), 8, 1.0, priority=100) for n in range(4)]
         run = traffic.send(server.url, low + high)
         expected = run.service()
