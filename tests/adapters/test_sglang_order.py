@@ -184,6 +184,14 @@ def test_whoever_continues_a_computed_prompt_is_told_without_a_question() -> Non
     assert asked == ["a", "b", "c", "d"]
 
 
+def test_of_a_prompt_that_another_has_computed_whole_one_token_is_left() -> None:
+    """What has grown stays below the length of the prompt, as the policy is promised."""
+    view = TreeMatches(_answer(0, []))
+    view.watch(Request("a", "A", 2 * BLOCK, 1, (1, 2)))
+    assert view.computed((1, 2, 3), "") == {"a": 2 * BLOCK - 1}
+    assert view.changes() == [("a", 2 * BLOCK - 1)]
+
+
 def test_a_request_is_asked_for_once_in_a_pass() -> None:
     """Offered again within a pass, it is not asked for again; in the next pass it is."""
     asked: list[str] = []

@@ -74,8 +74,12 @@ class TreeMatches:
 
     def computed(self, blocks: Sequence[BlockHash], namespace: str) -> dict[str, int]:
         """Note that the prompt with these blocks is in the cache now; return whose cached prefix grew, by id."""
-        tokens = {one.request.id: one.moved_to * BLOCK for one in self._growth.computed(blocks, namespace)}
-        grown = {id: count for id, count in tokens.items() if count > self._followed[id].tokens}
+        grown: dict[str, int] = {}
+        for one in self._growth.computed(blocks, namespace):
+            # At least one token of a prompt is always computed.
+            tokens = min(one.moved_to * BLOCK, one.request.input_tokens - 1)
+            if tokens > one.tokens:
+                grown[one.request.id] = tokens
         self._grown.update(grown)
         return grown
 
@@ -111,7 +115,7 @@ class TreeMatches:
 
     def _answer(self, one: Followed) -> int:
         request, one.asked = one.request, self._pass
-        # At least one token of a prompt is always computed; a resumed request may have cached output as well.
+        # A resumed request may have cached output as well.
         tokens = min(self._ask(request.id), request.input_tokens - 1)
         one.grow(tokens)
         if one.end is not None:
