@@ -10,7 +10,7 @@ is formed; SGLang has nothing like it. The ratio compares `order` with SGLang's 
 
 Two budgets: SGLang's default of 16,384 prefill tokens, which about 8 of these prompts use up, and one that never
 ends, so that all 16 free places are filled. After each step, outside of the clock, the admitted requests finish
-and as many arrive. Process time, medians.
+and as many arrive. Process time, medians; SGLang's own order is timed before each tenth step, on the same list.
 
 `--alone` compares SGLang's `calc_priority` with a whole step of the policies and the prefix index without any
 adapter, as `policy_step.py` measures it: 256 output charges, 8 requests finish, 8 are admitted, cached and evicted
@@ -40,6 +40,7 @@ ROOM = 16
 SYSTEM = real.prompt(0, 256)
 UNLIMITED = 10**9
 WARM_UP = 10
+STEPS_PER_STOCK = 10
 
 
 @frozen
@@ -67,28 +68,33 @@ class Load:
         return real.request(f"r{self._made}", [*SYSTEM, *own], client=client, output=256)
 
 
-def stock_time(tree: Any, waiting: list[Any], repeats: int) -> float:
-    """Return the time of one `calc_priority` of SGLang's LPM."""
-    policy = real.schedule(tree)
-    policy._determine_active_policy = lambda _queue: policy.policy
-    times = []
-    for _ in range(repeats):
+class Stock:
+    """SGLang's LPM without its fallback."""
+
+    def __init__(self, tree: Any) -> None:
+        self._policy = real.schedule(tree)
+        self._policy._determine_active_policy = lambda _queue: self._policy.policy
+
+    def time(self, waiting: list[Any]) -> float:
+        """Return the time of one `calc_priority`."""
         queue = list(waiting)
         begin = time.process_time_ns()
-        policy.calc_priority(queue, None)
-        times.append(time.process_time_ns() - begin)
-    return statistics.median(times) / 1000
+        self._policy.calc_priority(queue, None)
+        return (time.process_time_ns() - begin) / 1000
 
 
-def our_step(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int) -> Step:
-    """Return the time of one of our steps."""
+def both(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int) -> tuple[float, Step]:
+    """Return the time of SGLang's `calc_priority` and of one of our steps, taken in turns on the same list."""
     scheduler = real.Scheduler(tree, room=ROOM, budget=budget)
     config = PolicyConfig(policy="dlpm", gate="credit", reservation="none", bounded_wait=8)
     bridge = scheduler.attach(config).bridge
     scheduler.add(*waiting)
     hooked = type(scheduler.policy).calc_priority
-    order, charge, admitted = [], [], []
-    for _ in range(steps + WARM_UP):
+    stock = Stock(tree)
+    theirs, order, charge, admitted = [], [], [], []
+    for number in range(steps + WARM_UP):
+        if number % STEPS_PER_STOCK == 0:
+            theirs.append(stock.time(scheduler.waiting_queue))
         began = time.process_time_ns()
         SchedulerHooks.order(hooked, scheduler.policy, scheduler.waiting_queue, None)
         ordered = time.process_time_ns()
@@ -104,7 +110,7 @@ def our_step(tree: Any, waiting: list[Any], load: Load, budget: int, steps: int)
         bridge.processed(batch)
         scheduler.add(*(load.request() for _ in batch.reqs))
     assert not bridge.policy.errors, "the policy failed: what was measured is arrival order"
-    return Step(
+    return statistics.median(theirs), Step(
         statistics.median(order[WARM_UP:]) / 1000,
         statistics.median(charge[WARM_UP:]) / 1000,
         statistics.mean(admitted[WARM_UP:]),
@@ -157,7 +163,8 @@ def alone(lengths: list[int], steps: int) -> None:
     print("waiting  policy  stock ms  step ms   ratio")
     for waiting in lengths:
         tree, requests, _ = _waiting(waiting)
-        stock = stock_time(tree, requests, max(5, 5000 // waiting))
+        clock = Stock(tree)
+        stock = statistics.median(clock.time(requests) for _ in range(max(5, 5000 // waiting)))
         for name in ("dlpm", "vtc", "lpm"):
             step = policy_step.measure(name, waiting, CLIENTS, steps).step
             print(
@@ -171,8 +178,7 @@ def inside(lengths: list[int], steps: int) -> None:
     for waiting in lengths:
         for budget in (16_384, UNLIMITED):
             tree, requests, load = _waiting(waiting)
-            stock = stock_time(tree, requests, max(5, 5000 // waiting))
-            step = our_step(tree, requests, load, budget, steps)
+            stock, step = both(tree, requests, load, budget, steps)
             print(
                 f"{waiting:7,} {'none' if budget == UNLIMITED else format(budget, ','):>9} {step.admitted:9.1f} "
                 f"{stock / 1000:9.2f} {step.order / 1000:9.3f} {step.charge / 1000:10.3f} "

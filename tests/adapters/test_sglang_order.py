@@ -184,6 +184,14 @@ def test_whoever_continues_a_computed_prompt_is_told_without_a_question() -> Non
     assert asked == ["a", "b", "c", "d"]
 
 
+def test_of_a_prompt_that_another_has_computed_whole_one_token_is_left() -> None:
+    """What has grown stays below the length of the prompt, as the policy is promised."""
+    view = TreeMatches(_answer(0, []))
+    view.watch(Request("a", "A", 2 * BLOCK, 1, (1, 2)))
+    assert view.computed((1, 2, 3), "") == {"a": 2 * BLOCK - 1}
+    assert view.changes() == [("a", 2 * BLOCK - 1)]
+
+
 def test_a_request_is_asked_for_once_in_a_pass() -> None:
     """Offered again within a pass, it is not asked for again; in the next pass it is."""
     asked: list[str] = []
@@ -216,6 +224,24 @@ def test_one_answer_in_a_pass_does_for_all_with_the_same_cached_prefix() -> None
     cached |= {"a": 0, "b": BLOCK}
     view.refresh()
     assert (view.confirm("a"), view.confirm("b")) == (0, BLOCK), "what was evicted shows in the next pass"
+
+
+def test_after_the_policy_has_failed_the_adapter_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed policy never let go of does no harm when a prompt that it continues is computed: one error."""
+    engine = Engine(CONFIG)
+    monkeypatch.setattr(engine.bridge.policy, "_on_error", lambda _problem: None)
+    document = _prompt(1, 2 * BLOCK)
+    first, follower = Req("first", document, client="A"), Req("follower", [*document, 1], client="A")
+    engine.add(first)
+    batch = engine.batch()
+    engine.add(follower)
+    monkeypatch.setattr(engine.contract, "plan", None)
+    engine.bridge.order(engine.view.waiting, None)
+    engine.view.waiting.clear()
+    engine.bridge.order(engine.view.waiting, None)
+    engine.process(batch)
+    assert engine.bridge.policy.errors == 1
+    assert not engine.policy._fairprefix.broken
 
 
 def test_an_error_of_the_adapter_leaves_sglang_its_own_order(caplog: pytest.LogCaptureFixture) -> None:

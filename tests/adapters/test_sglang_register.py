@@ -186,6 +186,29 @@ def test_what_cannot_be_charged_exactly_is_refused(sglang: Registry, settings: d
         _view(sglang, **settings).check()
 
 
+@pytest.mark.parametrize(
+    ("settings", "room"),
+    [
+        ({}, 3),
+        ({"chunked_req": object()}, 5),
+        ({"server_args": SimpleNamespace(enable_streaming_session=True)}, 5),
+        ({"enable_priority_preemption": True}, 8),
+        ({"get_num_allocatable_reqs": lambda _running: -2}, 0),
+    ],
+)
+def test_no_more_are_planned_than_sglang_has_room_for(
+    sglang: Registry, settings: dict[str, Any], room: int
+) -> None:
+    """The free rows, and some more where SGLang may admit without one: a chunk, a lent row, a preemption."""
+    plain = {
+        "get_num_allocatable_reqs": lambda running: 4 - running,
+        "chunked_req": None,
+        "enable_priority_preemption": False,
+    }
+    view = _view(sglang, **plain | settings)
+    assert view.room(SimpleNamespace(reqs=[object()])) == room
+
+
 def test_the_default_slack_lets_one_client_fill_the_engine(sglang: Registry) -> None:
     """It becomes what a full batch may still produce, unless it is configured, or larger already."""
     view = _view(sglang, max_running_requests=256, max_req_len=32_768)

@@ -112,6 +112,7 @@ class Scheduler:
         self.waiting_queue: list[Any] = []
         self.max_prefill_tokens = budget
         self.chunked_prefill_size: int | None = None
+        self.chunked_req: Any = None
         self.enable_priority_preemption = self.enable_lora = self.enable_hicache_storage = False
         self.max_total_num_tokens, self.max_running_requests = 500_000, 256
         self.max_req_input_len, self.max_req_len = 8_000, 8_192

@@ -54,7 +54,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAIRPREFIX_")}
     own = {
         "SGLANG_USE_CPU_ENGINE": "1",
-        "PYTHONPATH": str(STUBS),
+        # What else is on the path may be another version of SGLang than the installed one.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(STUBS), os.environ.get("PYTHONPATH")])),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -9,15 +9,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-from tests.sglang import traffic
+from tests.sglang import real_prompts, traffic
 from tests.sglang.server import STUBS, Server, running, start, stop
 from tests.sglang.tiny import write_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate" / "sglang.md"
 DLPM = {"FAIRPREFIX_CONFIG": '{"policy": "dlpm", "quantum": 512, "bounded_wait": 16}'}
+LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 TWO_RANKS = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
 
 
@@ -82,7 +84,9 @@ def test_a_light_client_is_served_three_times_sooner_at_the_same_hit_rate(
     """Beside a flood, DLPM cuts a light client's mean TTFT to a third, at LPM's hit rate and total time."""
     stock, fair = pair
     runs: dict[str, list[traffic.Run]] = {"lpm": [], "dlpm": []}
-    for _ in range(3):
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and all(_reproduced([run.seconds for run in found]) for found in runs.values()):
+            break
         for name, server in (("lpm", stock), ("dlpm", fair)):
             traffic.post(server.url, "/flush_cache", {})
             runs[name].append(traffic.send(server.url, traffic.flood_and_light()))
@@ -100,6 +104,12 @@ def test_a_light_client_is_served_three_times_sooner_at_the_same_hit_rate(
     _without_errors(fair)
 
 
+def _reproduced(times: list[float]) -> bool:
+    """Return whether the least of these times was reached twice: then nothing else has disturbed those two."""
+    first, second, *_ = sorted(times)
+    return second <= 1.05 * first
+
+
 def test_what_metrics_say_of_a_client_is_what_it_got(pair: tuple[Server, Server]) -> None:
     """A client's service in SGLang's Prometheus endpoint is its computed prompt tokens and 2 per output token."""
     _, fair = pair
@@ -109,6 +119,19 @@ def test_what_metrics_say_of_a_client_is_what_it_got(pair: tuple[Server, Server]
     assert _settled(lambda: _service(fair, list(expected)) == expected), (_service(fair, list(expected)), expected)
     assert _figure(fair, "fairprefix_queue_depth") == 0
     assert 0 < _figure(fair, "fairprefix_bound_ratio", bound="a_priori") < 1
+    _without_errors(fair)
+
+
+def test_health_checks_are_nobody_s(pair: tuple[Server, Server]) -> None:
+    """A health check that generates a token shows in no client's figures."""
+    _, fair = pair
+    arrived = _figure(fair, "fairprefix_request_total")
+    with urlopen(f"{fair.url}/health_generate", timeout=60) as reply:
+        assert reply.status == 200
+    time.sleep(1.5)  # figures are written once a second
+    traffic.post(fair.url, "/v1/completions", {"model": "tiny", "prompt": "w5", "max_tokens": 1})
+    assert _settled(lambda: _figure(fair, "fairprefix_request_total") == arrived + 1)
+    assert _figure(fair, "fairprefix_request_total", fairness_id="default-flow") == 1
     _without_errors(fair)
 
 
@@ -163,6 +186,24 @@ def _names_survive(server: Server) -> None:
 
     expected = dict(zip(names, (3, 6, 6, 4, 4, 3), strict=True))
     assert _settled(lambda: all(found >= expected[name] for name, found in output().items())), output()
+
+
+def test_priority_preemption_is_charged_exactly(model: Path, tmp_path: Path) -> None:
+    """Requests that others push out are not charged again; what they compute again stands apart."""
+    flags = ("--enable-priority-scheduling", "--schedule-policy", "fcfs")
+    with running(model, tmp_path / "log", *flags, **DLPM) as server:
+        low = [traffic.Call(f"low{n % 2}", real_prompts.prompt(n, 64), 800, priority=0) for n in range(12)]
+        high = [traffic.Call("high", real_prompts.prompt(100 + n, 64), 8, 1.0, priority=100) for n in range(4)]
+        run = traffic.send(server.url, low + high)
+        expected = run.service()
+        assert _settled(lambda: _service(server, list(expected)) == expected), (
+            _service(server, list(expected)), expected,
+        )  # fmt: skip
+        recomputed = "fairprefix_recomputed_tokens_total"
+        assert _figure(server, recomputed) > 0, "nobody was preempted"
+        assert _figure(server, recomputed, fairness_id="high") == 0
+        assert run.ttft("high") < run.ttft("low0")
+        _without_errors(server)
 
 
 def test_tensor_parallel_ranks_decide_identically(model: Path, tmp_path: Path) -> None:

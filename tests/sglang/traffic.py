@@ -22,6 +22,7 @@ class Call:
     prompt: Sequence[int]
     output: int
     delay_s: float = 0.0
+    priority: int | None = None
 
 
 @frozen
@@ -102,13 +103,14 @@ async def _send_all(url: str, calls: Sequence[Call]) -> Run:
     timeout = aiohttp.ClientTimeout(total=300)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        answers = await asyncio.gather(*(_call(session, url, call) for call in calls))
+        answers = await asyncio.gather(*(answer_to(session, url, call) for call in calls))
     return Run(list(answers), time.monotonic() - began)
 
 
-async def _call(session: aiohttp.ClientSession, url: str, call: Call) -> Answer:
+async def answer_to(session: aiohttp.ClientSession, url: str, call: Call) -> Answer:
+    """Send a call after its delay; return what came back."""
     await asyncio.sleep(call.delay_s)
-    body = {
+    body: dict[str, Any] = {
         "model": "tiny",
         "prompt": list(call.prompt),
         "max_tokens": call.output,
@@ -116,6 +118,8 @@ async def _call(session: aiohttp.ClientSession, url: str, call: Call) -> Answer:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if call.priority is not None:
+        body["priority"] = call.priority
     usage: dict[str, Any] = {}
     began, first = time.monotonic(), 0.0
     headers = {"x-smg-routing-key": call.client}

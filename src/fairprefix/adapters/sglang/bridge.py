@@ -13,7 +13,7 @@ rank, each with a policy of its own, decides alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fairprefix.adapters.sglang.engine import SchedulerView
@@ -202,7 +202,10 @@ class Bridge:
         """Tell the view of the cache about a prompt that has just been computed."""
         if not entry.delivered:
             request = self._requests[entry.id]
-            self._matches.computed(request.blocks, request.namespace)
+            for id, tokens in self._matches.computed(request.blocks, request.namespace).items():
+                grown = self._by_id.get(id)
+                if grown is not None:  # a policy that has failed lets nobody go
+                    grown.matched = tokens
 
     def _settle(self, entry: Tracked) -> None:
         late = delivered(entry.req) - entry.delivered
@@ -216,10 +219,9 @@ class Bridge:
         entry.waiting = False
         self.policy.finish(entry.id, output=entry.delivered)
 
-    def _planned(self, request: Request) -> Tracked:
-        entry, known = self._by_id[request.id], self._matches.known(request.id)
-        entry.matched = max(entry.matched, known)  # growth is told, not asked for
-        return entry
+    def _planned(self, requests: Sequence[Request]) -> list[Tracked]:
+        by_id = self._by_id
+        return [by_id[request.id] for request in requests]
 
     def _ask(self, id: str) -> int:
         entry = self._by_id[id]

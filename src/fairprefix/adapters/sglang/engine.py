@@ -15,7 +15,7 @@ from fairprefix.adapters.sglang.views import Req
 from fairprefix.core.bounds import Engine
 
 _ROOM_BESIDE = 2
-"""A chunked request, or one that a session lends its row, takes no new row."""
+"""A chunked request, or one to which a streaming session lends its row, takes no new row."""
 _ROOM_WHEN_FULL = 8
 """With priority preemption the next few may take the place of running requests."""
 
@@ -44,6 +44,7 @@ class SchedulerView:
         self._cached_tokens = _question()
         self._tree = scheduler.tree_cache
         self._shares = not getattr(self._tree, "disable", False)
+        self._lends_rows = bool(getattr(scheduler.server_args, "enable_streaming_session", False))
         self.output_estimate: int = module.CLIP_MAX_NEW_TOKENS
         """SGLang reckons with at most so many output tokens of a request when it admits it."""
         self.sharing = _sharing(module) if self._shares else None
@@ -62,7 +63,9 @@ class SchedulerView:
         """Return how many requests could be admitted at most."""
         scheduler = self._scheduler
         allocatable = scheduler.get_num_allocatable_reqs(len(running.reqs) if running is not None else 0)
-        room = max(int(allocatable), 0) + _ROOM_BESIDE
+        room = max(int(allocatable), 0)
+        if self._lends_rows or scheduler.chunked_req is not None:
+            room += _ROOM_BESIDE
         return max(room, _ROOM_WHEN_FULL) if scheduler.enable_priority_preemption else room
 
     @property

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from attrs import define
+
 from fairprefix.core.request import BlockHash, Request
 
 BLOCK = 64
@@ -24,6 +26,26 @@ MOST_QUESTIONS = 256
 
 Ask = Callable[[str], int]
 """Returns the cached tokens of a waiting request, by its id."""
+
+
+@define(eq=False)
+class Followed:
+    """A waiting request, and what is known of its cached prefix."""
+
+    request: Request
+    tokens: int = 0
+    """Cached, as the tree said last, or as it has been told to have grown since."""
+    end: tuple[str, BlockHash] | None = None
+    """The last full block of these; None when not even one is cached."""
+    asked: int = 0
+    """In which pass the tree was asked for it."""
+    moved_to: int = 0
+    """Blocks after which it misses one, as far as is known without asking."""
+
+    def grow(self, tokens: int) -> None:
+        """Note how many tokens are cached."""
+        request, self.tokens = self.request, tokens
+        self.end = (request.namespace, request.blocks[tokens // BLOCK - 1]) if tokens >= BLOCK else None
 
 
 class TreeMatches:
@@ -38,10 +60,8 @@ class TreeMatches:
         self._ask = ask
         self._pass = 0
         self._questions = 0
-        self._known: dict[str, int] = {}
-        self._asked: dict[str, int] = {}
-        """In which pass a request was asked for."""
-        self._confirmed: set[tuple[str, BlockHash]] = set()
+        self._followed: dict[str, Followed] = {}
+        self._confirmed: set[tuple[str, BlockHash] | None] = set()
         """Blocks at which answers of this pass end: they are cached, with all before them."""
         self._growth = Continuations()
         self._grown: dict[str, int] = {}
@@ -52,53 +72,54 @@ class TreeMatches:
         self._questions = MOST_QUESTIONS
         self._confirmed.clear()
 
-    def known(self, id: str) -> int:
-        """Return the cached tokens of a request as they were told last; 0 when nobody follows it."""
-        return self._known.get(id, 0)
-
-    def computed(self, blocks: Sequence[BlockHash], namespace: str) -> None:
-        """Note that the prompt with these blocks is in the cache now."""
-        for id, matched in self._growth.computed(blocks, namespace):
-            if matched * BLOCK > self._known[id]:
-                self._grown[id] = matched * BLOCK
+    def computed(self, blocks: Sequence[BlockHash], namespace: str) -> dict[str, int]:
+        """Note that the prompt with these blocks is in the cache now; return whose cached prefix grew, by id."""
+        grown: dict[str, int] = {}
+        for one in self._growth.computed(blocks, namespace):
+            # At least one token of a prompt is always computed.
+            tokens = min(one.moved_to * BLOCK, one.request.input_tokens - 1)
+            if tokens > one.tokens:
+                grown[one.request.id] = tokens
+        self._grown.update(grown)
+        return grown
 
     def watch(self, request: Request) -> int:
         """Ask for a new request, and follow it."""
-        tokens = self._answer(request)
-        self._growth.follow(request, tokens // BLOCK)
+        one = self._followed[request.id] = Followed(request)
+        tokens = self._answer(one)
+        self._growth.follow(one, tokens // BLOCK)
         return tokens
 
     def forget(self, id: str) -> None:
         """Stop following a request."""
-        del self._known[id], self._asked[id]
+        self._growth.forget(self._followed.pop(id))
         self._grown.pop(id, None)
-        self._growth.forget(id)
 
     def changes(self) -> list[tuple[str, int]]:
         """Return the requests whose cached prefix has grown."""
         if not self._grown:
             return []
         grown, self._grown = self._grown, {}
-        self._known.update(grown)
+        for id, tokens in grown.items():
+            self._followed[id].grow(tokens)
         return list(grown.items())
 
     def confirm(self, id: str) -> int:
         """Ask for a request that is about to be offered, unless an answer of this pass does for it."""
-        known = self._known[id]
-        if not known or self._asked[id] == self._pass or not self._questions:
-            return known
-        request = self._growth.requests[id]
-        if known >= BLOCK and (request.namespace, request.blocks[known // BLOCK - 1]) in self._confirmed:
-            return known
+        one = self._followed[id]
+        tokens = one.tokens
+        if not tokens or one.end in self._confirmed or one.asked == self._pass or not self._questions:
+            return tokens
         self._questions -= 1
-        return self._answer(request)
+        return self._answer(one)
 
-    def _answer(self, request: Request) -> int:
-        # At least one token of a prompt is always computed; a resumed request may have cached output as well.
+    def _answer(self, one: Followed) -> int:
+        request, one.asked = one.request, self._pass
+        # A resumed request may have cached output as well.
         tokens = min(self._ask(request.id), request.input_tokens - 1)
-        self._known[request.id], self._asked[request.id] = tokens, self._pass
-        if tokens >= BLOCK:
-            self._confirmed.add((request.namespace, request.blocks[tokens // BLOCK - 1]))
+        one.grow(tokens)
+        if one.end is not None:
+            self._confirmed.add(one.end)
         return tokens
 
 
@@ -106,41 +127,37 @@ class Continuations:
     """Finds the waiting requests whose prompts continue one that has been computed."""
 
     def __init__(self) -> None:
-        self.requests: dict[str, Request] = {}
-        self._matched: dict[str, int] = {}
-        """Blocks of a request that are cached."""
-        self._missing: dict[tuple[str, BlockHash], dict[str, None]] = {}
+        self._missing: dict[tuple[str, BlockHash], dict[Followed, None]] = {}
         """By the first block that they miss: who waits."""
 
-    def follow(self, request: Request, matched: int) -> None:
+    def follow(self, one: Followed, matched: int) -> None:
         """Follow a request of which so many blocks are cached."""
-        self.requests[request.id] = request
-        self._matched[request.id] = matched
+        request, one.moved_to = one.request, matched
         if matched < len(request.blocks):
-            self._missing.setdefault((request.namespace, request.blocks[matched]), {})[request.id] = None
+            self._missing.setdefault((request.namespace, request.blocks[matched]), {})[one] = None
 
-    def forget(self, id: str) -> None:
+    def forget(self, one: Followed) -> None:
         """Stop following a request."""
-        request, matched = self.requests.pop(id), self._matched.pop(id)
+        request, matched = one.request, one.moved_to
         if matched < len(request.blocks):
             key = (request.namespace, request.blocks[matched])
-            del self._missing[key][id]
-            if not self._missing[key]:
+            waiting = self._missing[key]
+            del waiting[one]
+            if not waiting:
                 del self._missing[key]
 
-    def computed(self, blocks: Sequence[BlockHash], namespace: str) -> list[tuple[str, int]]:
-        """Return who has more cached blocks now, and how many."""
+    def computed(self, blocks: Sequence[BlockHash], namespace: str) -> list[Followed]:
+        """Return who has more cached blocks now."""
         if not self._missing:
             return []
-        grown: list[tuple[str, int]] = []
+        grown: list[Followed] = []
         for place, block in enumerate(blocks):
             # Whoever is moved on now misses a block that `blocks` does not have: nobody is met twice.
-            for id in list(self._missing.get((namespace, block), ())):
-                request = self.requests[id]
-                matched = _shared(request.blocks, blocks, place + 1)
-                self.forget(id)
-                self.follow(request, matched)
-                grown.append((id, matched))
+            for one in list(self._missing.get((namespace, block), ())):
+                matched = _shared(one.request.blocks, blocks, place + 1)
+                self.forget(one)
+                self.follow(one, matched)
+                grown.append(one)
         return grown
 
 

@@ -43,16 +43,22 @@ class Places:
 
         Whoever stood at the head moves to where the entry came from; the rest does not move.
         """
+        length = len(waiting)
+        removed = self._appended - length
         for target, entry in enumerate(heads):
-            found = self.find(entry, waiting)
-            if found is None:
-                return False
+            found = entry.index + entry.removed - removed
+            if not 0 <= found < length or waiting[found] is not entry.req:
+                searched = self.find(entry, waiting)
+                if searched is None:
+                    return False
+                found = searched
             if found != target:
                 other = waiting[target]
-                waiting[target], waiting[found] = waiting[found], other
-                if other in known:
-                    self._note(known[other], found, waiting)
-            self._note(entry, target, waiting)
+                waiting[target], waiting[found] = entry.req, other
+                moved = known.get(other)
+                if moved is not None:
+                    moved.index, moved.removed = found, removed
+            entry.index, entry.removed = target, removed
         return True
 
     def rebuild(self, waiting: list[Req], known: Mapping[Req, Tracked]) -> None:

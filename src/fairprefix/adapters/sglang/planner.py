@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fairprefix.adapters.sglang.sharing import Sharing
 from fairprefix.adapters.sglang.views import Tracked
@@ -18,11 +18,13 @@ class Planner:
 
     Args:
         policy: who decides.
-        find: from a request to what is kept about it.
+        find: from requests to what is kept about them.
         sharing: thresholds of in-batch prefix sharing; None when nothing can be shared.
     """
 
-    def __init__(self, policy: Policy, find: Callable[[Request], Tracked], sharing: Sharing | None) -> None:
+    def __init__(
+        self, policy: Policy, find: Callable[[Sequence[Request]], list[Tracked]], sharing: Sharing | None
+    ) -> None:
         self._policy = policy
         self._find = find
         self._sharing = sharing
@@ -54,6 +56,6 @@ class Planner:
 
     def _reach(self, most: int, budget: int) -> tuple[list[Tracked], bool]:
         """Plan until the budget is used up, or the room, or nobody is left."""
-        planned = [self._find(request) for request in self._policy.plan(most, budget=budget)]
+        planned = self._find(self._policy.plan(most, budget=budget))
         complete = len(planned) < most and sum(entry.tokens - entry.matched for entry in planned) < budget
         return planned, complete

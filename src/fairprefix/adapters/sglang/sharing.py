@@ -29,10 +29,10 @@ class Sharing:
 
     def followers(self, planned: Iterable[Tracked]) -> list[Tracked]:
         """Return those who should wait for an earlier one to compute their prefix."""
-        seen: set[tuple[str, bytes]] = set()
+        check, seen = self.check, set[tuple[str, bytes]]()
         found: list[Tracked] = []
         for entry in planned:
-            if entry.matched > self.check or entry.put_back >= MOST_PUT_BACK or entry.tokens < self.deprioritize:
+            if entry.matched > check or entry.put_back >= MOST_PUT_BACK or entry.tokens < self.deprioritize:
                 continue  # it goes ahead in any case
             start = self._start(entry)
             if start in seen:
