@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,9 +13,10 @@ import pytest
 import ray
 from ray import serve
 
-from fairprefix.adapters.ray import RouteKey
+from fairprefix.adapters.ray import RouteKey, fair_options
 from fairprefix.adapters.ray.lookup import ledger_actor
-from tests.ray.fleet import Stream, deployed, figures, load, settled
+from tests.closed_loop import Stream
+from tests.ray.fleet import deployed, figures, load, settled
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -98,9 +100,9 @@ def test_a_killed_replica_is_replaced_and_nothing_is_counted_twice() -> None:
     with deployed(SETTINGS, app="killed") as handle:
         answers, victim, before = asyncio.run(ask(handle))
         seen = settled("killed", len(answers), within_s=30)
-    lost = [one for one in answers if one.error]
-    late = {one.pid for one in answers[-60:] if not one.error}
-    early = {one.pid for one in answers if one.began_s < answers[0].began_s + 3}
+    lost = [one for one in answers if one.problem]
+    late = {one.where for one in answers[-60:] if not one.problem}
+    early = {one.where for one in answers if one.began_s < answers[0].began_s + 3}
     assert victim not in late
     assert late - early, "nobody was sent to the replacement"
     assert seen["settled"] + seen["refunded"] == seen["picks"]
@@ -129,12 +131,20 @@ def test_a_ledger_that_dies_is_rebuilt() -> None:
         epoch = figures("rebuilt")["epoch"]
         answers, before = asyncio.run(ask(handle))
         seen = settled("rebuilt", 1, within_s=40)
-    assert not [one.error for one in answers if one.error]
+    assert not [one.problem for one in answers if one.problem]
     assert seen["epoch"] != epoch
     assert set(seen["loads"]) == set(before)
     assert seen["restored"]
     assert 0 < seen["picks"] < len(answers)
     assert seen["settled"] + seen["refunded"] == seen["picks"]
+
+
+def test_a_deployment_is_told_whose_openai_requests_are() -> None:
+    """The router's arguments are JSON, and say where clients are named and how large a block is."""
+    told = fair_options({"policy": {"identity": ["body:user"]}, "router": {"block_size": 32}})
+    arguments = told["request_router_config"].request_router_kwargs
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert (arguments["identity"], arguments["block_size"]) == (["body:user"], 32)
 
 
 @ray.remote

@@ -13,6 +13,7 @@ arrival order rules, and the engine has work all the same. One event loop only.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,17 @@ from fairprefix.hosting.hosted import HostedPolicy
 
 Ask = Callable[[Request], int]
 """Returns how many tokens of a request's prompt the engine has cached."""
+
+
+def log_failure(log: logging.Logger) -> Callable[[Exception], None]:
+    """Return what tells a log that a policy has failed, for `Gate(on_error=...)`."""
+
+    def tell(problem: Exception) -> None:
+        log.error(
+            "fairprefix: the policy failed, requests are served in the order of arrival now", exc_info=problem
+        )
+
+    return tell
 
 
 class WorkerLostError(FairprefixError):

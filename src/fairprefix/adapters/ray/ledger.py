@@ -163,8 +163,4 @@ class Ledger:
         """Write the bound that holds into the log, and all figures into Ray's metrics."""
         if self._gauges is not None:
             self._gauges.update(self._monitor.samples())
-        found = self._monitor.described()
-        LOG.info(
-            "fairprefix: largest gap %s, bound %s (with %s missed refills; up to %s units known late)",
-            found["largest_gap"], found["bound"], found["missed_refills"], found["unsettled"],
-        )  # fmt: skip
+        LOG.info("%s", self._monitor.said())
