@@ -36,6 +36,8 @@ def test_the_dispatcher_counts_as_the_gates_do() -> None:
         ({"windw": 3}, "windw.*window"),
         ({"window": 0}, "window = 0"),
         ({"timeout_s": 0}, "timeout_s = 0"),
+        ({"report_period_s": "1"}, "report_period_s = '1'"),
+        ({"cache_blocks": 0}, "cache_blocks = 0"),
         ({"policy": {"quantm": 1}}, "quantm"),
         ({"router": {"quantum": 0}}, "quantum = 0"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections.abc import Sequence
@@ -77,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FairprefixError as problem:
         sys.stderr.write(f"fairprefix: {problem}\n")
         return _EXIT_USAGE
+    import uvloop  # noqa: PLC0415 (comes with Dynamo; each chunk of an answer crosses the event loop several times)
+
     from fairprefix.adapters.dynamo.run import Place, run  # noqa: PLC0415 (an extra)
 
     place = Place(
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status_file=given.status_file,
     )
     try:
-        asyncio.run(run(place, settings))
+        uvloop.run(run(place, settings))
     except KeyboardInterrupt:
         return 0
     return 0

@@ -246,6 +246,8 @@ class Component:
                     ticket.produced(len(chunk.get("token_ids") or ()))
                     if chunk.get("finish_reason"):
                         ticket.over()
+                    elif ticket.output + 1 >= ticket.request.max_output:
+                        ticket.nearly_over()
                     yield chunk
         finally:
             asking.cancel()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import attrs
 from attrs import frozen
 
+from fairprefix.core.bounds import Engine
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.hosting.fleet_settings import FleetSettings
 
@@ -27,6 +29,11 @@ class Settings(FleetSettings):
 
     counts: ClassVar = (*FleetSettings.counts, "quantum", "block_size")
     seconds: ClassVar = (*FleetSettings.seconds, "suspend_s")
+
+    def limits(self) -> Engine:
+        """Return a worker as a bound has to know it: whoever has one token left may be beside a full window."""
+        limits = super().limits()
+        return attrs.evolve(limits, kv_tokens=2 * limits.kv_tokens, max_running=2 * self.window)
 
     def dispatcher(self) -> RouterConfig:
         """Return the dispatcher's settings. Output is charged as is usual for a client, settled at the end."""
