@@ -43,6 +43,7 @@ def test_light_clients_wait_less_than_with_the_native_router(tmp_path: Path) -> 
     assert not [one.problem for one in (*native, *ours) if one.problem]
     ratios = sorted(p50(native, client) / p50(ours, client) for client in LIGHT)
     rates = hit_rate(native), hit_rate(ours)
+    print(f"requests {len(ours)} of {len(native)}; all in service units", status["service"])
     print(f"p50 ratios {ratios}, throughput {median(throughputs):.3f} of {throughputs}, hit rates {rates}")
     print({c: (p50(native, c), p50(ours, c)) for c in ("heavy", *LIGHT)}, {**status, "assumptions": ...})
     assert ratios[0] >= 1.2

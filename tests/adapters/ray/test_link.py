@@ -25,7 +25,7 @@ class Wire:
         self.slow = False
         self.late_s = 0.0
         """How long answers are under way."""
-        self.found = 0
+        self.found = self.calls = 0
 
     async def find(self) -> LedgerHandle:
         """Find the present ledger."""
@@ -41,6 +41,7 @@ class _Bound:
 
     async def exchange(self, *args: Any) -> tuple[str, Any]:  # noqa: ANN401 (passed on)
         await self._check()
+        self._wire.calls += 1
         answer = await self._ledger.exchange(*args)
         await asyncio.sleep(self._wire.late_s)
         return answer
@@ -206,6 +207,35 @@ def test_a_request_that_is_given_up_is_taken_back() -> None:
         assert found["out"] == 0
         assert found["settled"] == 0
         link.stop()
+
+    run(check())
+
+
+def test_questions_that_come_meanwhile_travel_together() -> None:
+    """Fifty at once are three calls; each has its own answer, and who has left before is not asked for."""
+
+    async def check() -> None:
+        wire = Wire()
+        link = linked(wire)
+        await link.pick("first", KEY, ())
+        wire.calls, wire.late_s = 0, 0.05
+        picks = [asyncio.create_task(link.pick(str(number), KEY, ())) for number in range(50)]
+        await asyncio.sleep(0.02)
+        late = asyncio.create_task(link.pick("late", KEY, ()))
+        await asyncio.sleep(0.01)
+        gone = asyncio.create_task(link.pick("gone", KEY, ()))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        where = await asyncio.gather(*picks, late)
+        assert wire.calls <= 4
+        assert set(where) == {"v", "w"}
+        assert {id: worker for id, (_, worker) in link.sent.items() if id != "first"} == {
+            **{str(number): where[number] for number in range(50)},
+            "late": where[50],
+        }
+        assert wire.ledger is not None
+        assert (await wire.ledger.figures())["picks"] == 52
+        assert (link.asked, link.alone) == (52, 0)
 
     run(check())
 
