@@ -14,18 +14,17 @@ Needs Ray's extra `llm`; whatever engine it runs, vLLM or SGLang, is not changed
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
 from ray.serve import llm
 from ray.serve.llm.deployment import LLMServer
 
+from fairprefix.adapters.ray.answers import noted, with_usage
 from fairprefix.adapters.ray.key import key_in
 from fairprefix.adapters.ray.options import fair_options
-from fairprefix.adapters.ray.replica import FairReplica, Turn
+from fairprefix.adapters.ray.replica import FairReplica
 from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.core.errors import FairprefixError
 from fairprefix.hosting.identity import Identity
@@ -35,7 +34,6 @@ _SETTINGS = "fairprefix"
 _DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
 _TOLD = {"window": "max_num_seqs", "longest_input": "max_model_len", "longest_output": "max_model_len"}
 """Our settings, and the engine's arguments that say the same."""
-_EVENT = "data: "
 
 
 class FairLLMServer(FairReplica, LLMServer):  # type: ignore[misc]  # Ray is not typed here
@@ -72,72 +70,15 @@ class FairLLMServer(FairReplica, LLMServer):  # type: ignore[misc]  # Ray is not
             async for item in await answer(request, raw):
                 yield item
             return
-        asked, wants_usage = _with_usage(request)
+        asked, wants_usage = with_usage(request)
         async with self.turn(key) as turn:
             async for item in await answer(asked, raw):
                 if isinstance(item, list):  # what came within some milliseconds
-                    passed = [one for one in item if _noted(turn, one, wants_usage=wants_usage)]
+                    passed = [one for one in item if noted(turn, one, wants_usage=wants_usage)]
                     if passed:
                         yield passed
-                elif _noted(turn, item, wants_usage=wants_usage):
+                elif noted(turn, item, wants_usage=wants_usage):
                     yield item
-
-
-def _with_usage(request: Any) -> tuple[Any, bool]:  # noqa: ANN401 (a request of vLLM's or SGLang's)
-    """Return a request that ends with its usage, and whether whoever sent it wanted that."""
-    if not getattr(request, "stream", False):
-        return request, True
-    options = getattr(request, "stream_options", None)
-    if options is not None and getattr(options, "include_usage", False):
-        return request, True
-    wanted: Any = type(request).model_fields["stream_options"].annotation
-    given = options.model_dump(exclude_unset=True) if options is not None else {}
-    return request.model_copy(
-        update={"stream_options": TypeAdapter(wanted).validate_python(given | {"include_usage": True})}
-    ), False
-
-
-def _noted(turn: Turn, item: object, *, wants_usage: bool) -> bool:
-    """Charge what an item of an answer says; return whether it is to be passed on."""
-    if not isinstance(item, str):
-        _settle(turn, getattr(item, "usage", None))
-        return True
-    passed = True
-    for event in _events(item):
-        choices = event.get("choices") or ()
-        turn.produced(sum(1 for choice in choices if _says_something(choice)))
-        _settle(turn, event.get("usage"))
-        passed = passed and bool(choices or wants_usage or not event.get("usage"))
-    return passed
-
-
-def _events(text: str) -> Iterator[Mapping[str, Any]]:
-    for line in text.splitlines():
-        if line.startswith(_EVENT) and line[len(_EVENT)] == "{":
-            yield json.loads(line[len(_EVENT) :])
-
-
-def _says_something(choice: Mapping[str, Any]) -> bool:
-    delta = choice.get("delta") or {}
-    return bool(choice.get("text") or any(value for name, value in delta.items() if name != "role"))
-
-
-def _settle(turn: Turn, usage: Any) -> None:  # noqa: ANN401 (an object or a table)
-    """Correct what was charged, once the engine has said what it was."""
-    if usage is None:
-        return
-    details = _field(usage, "prompt_tokens_details")
-    if details is not None:
-        turn.found(max(_number(usage, "prompt_tokens") - _number(details, "cached_tokens"), 0))
-    turn.produced(max(_number(usage, "completion_tokens") - turn.output, 0))
-
-
-def _field(thing: Any, name: str) -> Any:  # noqa: ANN401
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
-
-
-def _number(thing: Any, name: str) -> int:  # noqa: ANN401
-    return int(_field(thing, name) or 0)
 
 
 def fair_llm(config: llm.LLMConfig, settings: LedgerSettings | Mapping[str, Any] | None = None) -> llm.LLMConfig:
