@@ -1,4 +1,4 @@
-"""What is charged for an answer of an engine that knows nothing of us: what it says itself, at the end at latest."""
+"""What is charged for an answer of an engine that knows nothing of us: what it says itself, in the end."""
 
 from __future__ import annotations
 
