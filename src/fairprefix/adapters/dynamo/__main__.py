@@ -13,6 +13,7 @@ from fairprefix.core.errors import FairprefixError
 from fairprefix.hosting.settings import host_config
 
 _EXIT_USAGE = 2
+_SWITCH_S = 0.0005
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from fairprefix.adapters.dynamo.run import Place, run  # noqa: PLC0415 (an extra)
 
+    # Dynamo's threads hand over each chunk of an answer: they must not wait for Python as long as they usually do.
+    sys.setswitchinterval(_SWITCH_S)
     place = Place(
         workers=given.endpoint,
         own=given.own_endpoint,

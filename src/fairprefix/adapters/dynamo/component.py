@@ -29,6 +29,9 @@ from fairprefix.hosting.identity import Identity
 LOG = logging.getLogger("fairprefix.dynamo")
 _LONGEST_SUSPENSION_S = 60.0
 _LOOK_AGAIN_S = 0.05
+_LEAD = 2
+"""Tokens before its last one when a request's place at a worker is given to the next: what takes one step of the
+worker at least arrives in time then."""
 _GIVE_UP_S = 30.0
 """How long a request waits while there is no worker at all."""
 
@@ -246,7 +249,7 @@ class Component:
                     ticket.produced(len(chunk.get("token_ids") or ()))
                     if chunk.get("finish_reason"):
                         ticket.over()
-                    elif ticket.output + 1 >= ticket.request.max_output:
+                    elif ticket.output + _LEAD >= ticket.request.max_output:
                         ticket.nearly_over()
                     yield chunk
         finally:
