@@ -1,11 +1,11 @@
 """What happens from 1 to 1,000 workers with 10,000 clients: cost of a decision, gap and bound, cache, messages.
 
-    python benchmarks/scale.py [--requests 1200] [--workers 1,8,64]
+    python benchmarks/scale.py [--requests 1200] [--workers 1,8,64] [--write docs/scale.md]
 
 The simulator runs the same kind of load on every fleet: requests per worker and second stay as they are, more than
 the workers can serve, so that clients do wait. Decisions are timed in the run (process time, median); everything
-else is virtual and reproducible. The second table is about the one thing that all routers share, the ledger: how
-many messages a second it gets, and how many it could decide about if it did nothing but decide.
+else is virtual and reproducible. The last table is about the one thing that all routers share, the ledger: how
+many messages a second it gets, and the share of a core that its decisions take.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fairprefix import Request, RouterConfig, make_router
@@ -33,8 +34,9 @@ FLEETS = (1, 8, 64, 512, 1000)
 BLOCK = 16
 PREFIX, OWN, OUTPUT = 512, 64, 32
 PER_WORKER_S = 10.0
-"""Requests per worker and second; how many there are is the same for every fleet."""
-REQUESTS, LATE_REQUESTS = 12_000, 1200
+"""Requests per worker and second."""
+REQUESTS, REQUESTS_EACH, LATE_REQUESTS = 12_000, 60, 1200
+"""How many there are: so many, but no fewer than 60 for each worker; and where one ledger decides late."""
 WORKERS_PER_ROUTER = 32
 QUANTUM, ROUTER_QUANTUM = 2048, 20_000
 
@@ -114,56 +116,80 @@ def count_reports() -> list[int]:
     return counted
 
 
+def header(columns: Sequence[str]) -> list[str]:
+    """Return the first two lines of a table of numbers."""
+    return [f"| {' | '.join(columns)} |", "|" + "---:|" * len(columns)]
+
+
+def fleets(sizes: Sequence[int], requests: int | None) -> tuple[list[str], list[str]]:
+    """Simulate each fleet; return the rows of what was decided and promised, and of what a ledger hears."""
+    alone = None
+    columns = ("workers", "requests", "pick, median (p99)", "gap", "bound", "others at most", "missed refills",
+               "hit rate", "of one", "served/s")  # fmt: skip
+    rows = header(columns)
+    heard = header(
+        ("workers", "questions/s", "news of routers", "of workers", "together", "core used by decisions")
+    )
+    for workers in sizes:
+        got = run(workers, "d2lpm", requests or max(REQUESTS, REQUESTS_EACH * workers))
+        alone = alone or got["prefix_hit_rate"]
+        served = got["request_throughput"]
+        rows.append(
+            f"| {workers:,} | {got['completed']:,} | {got['pick_us']:.0f} µs ({got['p99_us']:.0f}) "
+            f"| {got['charged_gap']:,.0f} | {got['bound']:,} | {got['max_gap_others_at_most']:,.0f} "
+            f"| {got['missed_refills']:,} | {got['prefix_hit_rate']:.3f} | {got['prefix_hit_rate'] / alone:.2f} "
+            f"| {served:,.0f} |"
+        )
+        counts = messages(workers, served)
+        told = " | ".join(f"{count:,.0f}" for count in (*counts, sum(counts)))
+        heard.append(f"| {workers:,} | {told} | {served * got['pick_us'] / 1e6:.3f} |")
+        print(rows[-1], f"{got['cpu_s']:.0f} s", flush=True)
+    return rows, heard
+
+
+def one_deficit(sizes: Sequence[int]) -> list[str]:
+    """Simulate small fleets with one deficit per client for all workers; return the rows."""
+    reports = count_reports()
+    rows = header(("workers", "gap", "bound", "unsettled", "reports/s", "hit rate"))
+    for workers in sizes:
+        reports[0] = 0
+        got = run(workers, "shared_ledger", LATE_REQUESTS)
+        seconds = got["completed"] / got["request_throughput"]
+        rows.append(
+            f"| {workers:,} | {got['charged_gap']:,.0f} | {got['bound']:,} | {got['unsettled']:,} "
+            f"| {reports[0] / seconds:,.1f} | {got['prefix_hit_rate']:.3f} |"
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def rewrite(page: Path, tables: Mapping[str, Sequence[str]]) -> None:
+    """Put tables into a page, each between the comments that have its name."""
+    text = page.read_text(encoding="utf-8")
+    for name, rows in tables.items():
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->\n")
+        if not (begin and end):
+            raise SystemExit(f"{page} has no place for the table {name!r}")
+        text = "".join((before, begin, "\n", "\n".join(rows), "\n\n", end, after))
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    """Simulate everything and print it."""
+    """Simulate everything and print it; with --write, into the page as well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="for each fleet")
+    parser.add_argument("--requests", type=int, default=None, help="for each fleet")
     parser.add_argument("--workers", default=",".join(map(str, FLEETS)), help="sizes of the fleets")
     parser.add_argument("--late", type=int, default=8, help="largest fleet that is tried with a shared ledger too")
+    parser.add_argument("--write", type=Path, default=None, help="the page whose tables are to be replaced")
     given = parser.parse_args()
     simulator.make_router = timed_router  # type: ignore[assignment, attr-defined]
-    reports = count_reports()
-    print(f"D2LPM and DLPM, {CLIENTS:,} clients, {PREFIX + OWN} tokens in, {OUTPUT} out, quantum {QUANTUM:,}")
-    print(
-        f"{'workers':>8} {'requests':>9} {'pick us':>8} {'p99 us':>7} {'gap':>8} {'bound':>10} {'ratio':>6} "
-        f"{'others':>7} "
-        f"{'missed':>7} {'hit rate':>8} {'of one':>7} {'requests/s':>10} {'cpu s':>6}"
-    )
-    alone = None
-    shared = []
-    for workers in map(int, given.workers.split(",")):
-        got = run(workers, "d2lpm", given.requests)
-        alone = alone or got["prefix_hit_rate"]
-        print(
-            f"{workers:>8,} {got['completed']:>9,} {got['pick_us']:>8.1f} {got['p99_us']:>7.1f} "
-            f"{got['charged_gap']:>8,.0f} {got['bound']:>10,} {got['charged_gap'] / got['bound']:>6.3f} "
-            f"{got['max_gap_others_at_most']:>7,.0f} "
-            f"{got['missed_refills']:>7,} {got['prefix_hit_rate']:>8.3f} {got['prefix_hit_rate'] / alone:>7.2f} "
-            f"{got['request_throughput']:>10,.1f} {got['cpu_s']:>6.0f}",
-            flush=True,
-        )
-        shared.append((workers, *messages(workers, got["request_throughput"]), got["pick_us"]))
-    print(
-        f"\nthe ledger of all dispatchers, one of them for {WORKERS_PER_ROUTER} workers: messages a second, and "
-        "the share of a core that decisions take"
-    )
-    print(
-        f"{'workers':>8} {'questions':>9} {'of routers':>10} {'of workers':>10} {'together':>9} {'decisions':>9}"
-    )
-    for workers, asked, routers, told, pick_us in shared:
-        counts = (asked, routers, told, asked + routers + told)
-        print(f"{workers:>8,} " + " ".join(f"{n:>10,.0f}" for n in counts) + f" {asked * pick_us / 1e6:>10.3f}")
-    print("\none deficit per client for all workers, late binding, charges settled every 100 ms; 1,200 requests")
-    for workers in map(int, given.workers.split(",")):
-        if workers <= given.late:
-            reports[0] = 0
-            got = run(workers, "shared_ledger", min(given.requests, LATE_REQUESTS))
-            seconds = got["completed"] / got["request_throughput"]
-            print(
-                f"{workers:>8,} workers: {reports[0] / seconds:,.1f} reports/s, gap {got['charged_gap']:,.0f}, "
-                f"bound {got['bound']:,}, unsettled {got['unsettled']:,}, hit rate {got['prefix_hit_rate']:.3f}",
-                flush=True,
-            )
+    sizes = [int(size) for size in given.workers.split(",")]
+    rows, heard = fleets(sizes, given.requests)
+    late = one_deficit([size for size in sizes if size <= given.late])
+    print("\n".join(["", *heard]))
+    if given.write is not None:
+        rewrite(given.write, {"fleets": rows, "one deficit": late, "messages": heard})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 import os
 import signal
@@ -14,11 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import httpx
 from attrs import frozen
+
+from tests import closed_loop
+from tests.closed_loop import Answer, Outcome, Stream
 
 BLOCK = 16
 SEQS = 8
@@ -170,86 +170,54 @@ def body(model: str, prompt: str, output: int, client: str = "") -> dict[str, An
     return {"model": model, "prompt": prompt, "max_tokens": output, "ignore_eos": True, "stream": False, **named}
 
 
-@frozen
-class Answer:
-    """What a request came to."""
-
-    client: str
-    began_s: float
-    latency_s: float
-    status: int
-    output_tokens: int
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    problem: str = ""
-
-
-@frozen
-class Stream:
-    """Some identical loops of one client: ask, wait for the answer, ask again."""
-
-    client: str
-    loops: int
-    families: int
-    prefix_words: int
-    own_words: int
-    output_tokens: int
-
-
 def prompt(stream: Stream, family: int, number: int) -> str:
     """Return a prompt of a family, unlike any other in its last words."""
     base = sum(map(ord, stream.client)) * 37 + family * 401
-    begin = [f"w{(base + place * 7) % 4000}" for place in range(stream.prefix_words)]
-    return " ".join([*begin, *(f"w{(number * 131 + place * 17) % 4000}" for place in range(stream.own_words))])
+    begin = [f"w{(base + place * 7) % 4000}" for place in range(stream.prefix_tokens)]
+    return " ".join([*begin, *(f"w{(number * 131 + place * 17) % 4000}" for place in range(stream.own_tokens))])
 
 
-async def load(found: Deployment, streams: Sequence[Stream], seconds: float) -> list[Answer]:
-    """Let clients ask for so long; return their answers, those that come later included."""
-    answers: list[Answer] = []
-    number = itertools.count()
-    until = time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+async def load(
+    found: Deployment, streams: Sequence[Stream], seconds: float, *, streamed: bool = False
+) -> list[Answer]:
+    """Let clients ask for so long; return their answers, those that come later included.
 
-        async def loop(stream: Stream, place: int) -> None:
-            turn = place
-            while (began := time.monotonic()) < until:
-                asked = body(
-                    found.model, prompt(stream, turn % stream.families, next(number)), stream.output_tokens,
-                    stream.client,
-                )  # fmt: skip
-                turn += 1
-                answer = await client.post(f"{found.url}/v1/completions", json=asked)
-                usage = answer.json().get("usage") or {} if answer.is_success else {}
-                answers.append(
-                    Answer(
-                        stream.client,
-                        began,
-                        time.monotonic() - began,
-                        answer.status_code,
-                        usage.get("completion_tokens") or 0,
-                        usage.get("prompt_tokens") or 0,
-                        (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-                        "" if answer.is_success else answer.text,
-                    )
-                )
+    Answers come in one piece, or `streamed`: then it is known what came of those that failed.
+    """
+    url = f"{found.url}/v1/completions"
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
 
-        await asyncio.gather(*(loop(stream, place) for stream in streams for place in range(stream.loops)))
-    return answers
+        async def ask(stream: Stream, family: int, number: int) -> Outcome:
+            asked = body(found.model, prompt(stream, family, number), stream.output_tokens, stream.client)
+            if streamed:
+                return await _streamed(client, url, asked)
+            answer = await client.post(url, json=asked)
+            if not answer.is_success:
+                return Outcome(problem=f"{answer.status_code} {answer.text}")
+            usage = answer.json().get("usage") or {}
+            return Outcome(
+                usage.get("completion_tokens") or 0,
+                usage.get("prompt_tokens") or 0,
+                (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            )
+
+        return await closed_loop.load(streams, seconds, ask)
 
 
-def p50(answers: Sequence[Answer], client: str) -> float:
-    """Return the median latency of a client in seconds."""
-    return median(one.latency_s for one in answers if one.client == client)
-
-
-def hit_rate(answers: Sequence[Answer]) -> float:
-    """Return the share of prompt tokens that were cached."""
-    return sum(one.cached_tokens for one in answers) / sum(one.input_tokens for one in answers)
-
-
-def output_rate(answers: Sequence[Answer]) -> float:
-    """Return output tokens per second."""
-    began = min(one.began_s for one in answers)
-    ended = max(one.began_s + one.latency_s for one in answers)
-    return sum(one.output_tokens for one in answers) / (ended - began)
+async def _streamed(client: httpx.AsyncClient, url: str, asked: dict[str, Any]) -> Outcome:
+    pieces = 0
+    try:
+        async with client.stream("POST", url, json={**asked, "stream": True}) as answer:
+            if not answer.is_success:
+                return Outcome(problem=f"{answer.status_code} {await answer.aread()!r}")
+            async for line in answer.aiter_lines():
+                if line == "data: [DONE]":
+                    return Outcome(pieces)
+                if line.startswith("data: {"):
+                    choices = json.loads(line[6:]).get("choices")
+                    if choices is None:
+                        return Outcome(pieces, problem=line)
+                    pieces += sum(bool(choice.get("text")) for choice in choices)
+    except httpx.HTTPError as problem:
+        return Outcome(pieces, problem=repr(problem))
+    return Outcome(pieces, problem="the stream ended early")

@@ -170,6 +170,31 @@ def test_a_place_may_be_given_up_early() -> None:
     asyncio.run(check())
 
 
+def test_the_next_one_may_be_sent_before_the_last_token() -> None:
+    """Who has one token left makes room and is charged for that one too; a window of such, and no more."""
+
+    async def check() -> None:
+        gate = Gate(CONFIG, 1)
+        async with gate.admitted(request("first")) as ticket:
+            ticket.produced(2)
+            ticket.nearly_over()
+            ticket.nearly_over()
+            async with gate.admitted(request("second", "b")) as other:
+                other.nearly_over()
+                assert gate.flying == 2
+                third = asyncio.create_task(_hold(gate, request("third", "b")))
+                await asyncio.sleep(0)
+                assert gate.waiting == 1, "one beyond the window at a time"
+                ticket.produced(1)
+                ticket.over()
+                assert gate.waiting == 1
+                other.nearly_over()
+                await asyncio.wait_for(third, 1)
+        assert gate.policy.figures.service()["a"] == 50 + 2 * 3
+
+    asyncio.run(check())
+
+
 def test_an_admission_can_be_taken_back() -> None:
     """What the engine never got is not charged, and its place is free; whatever is said of it then is ignored."""
 

@@ -17,6 +17,8 @@ os.environ |= {
 
 if find_spec("ray") is None:
     collect_ignore_glob = ["test_*.py"]
+elif find_spec("vllm") is None:
+    collect_ignore = ["test_llm.py"]
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,16 @@
-"""Deployments to try routers on: the virtual engine on the wall clock in each replica, and closed-loop clients."""
+"""Deployments to try routers on: the virtual engine on the wall clock in each replica."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 from zlib import crc32
 
 import ray
-from attrs import frozen
 from ray import serve
 
 from fairprefix.adapters.ray import FairReplica, RouteKey, fair_options
@@ -23,36 +19,11 @@ from fairprefix.core.request import Request
 from fairprefix.sim.engine import EngineConfig
 from fairprefix.sim.paced import PacedEngine
 from fairprefix.sim.steptime import step_time_model
+from tests import closed_loop
+from tests.closed_loop import Answer, Outcome, Stream
 
 BLOCK = 16
 WINDOW = 8
-
-
-@frozen
-class Answer:
-    """What a request came to."""
-
-    client: str
-    began_s: float
-    latency_s: float
-    pid: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    error: str = ""
-
-
-@frozen
-class Stream:
-    """Some identical loops of one client: ask, wait for the answer, ask again."""
-
-    client: str
-    loops: int
-    families: int
-    """Prompts of the client begin in so many ways."""
-    prefix_tokens: int
-    own_tokens: int
-    output_tokens: int
 
 
 def prompt(stream: Stream, family: int, number: int) -> list[int]:
@@ -149,42 +120,14 @@ def settled(app: str, picks: int, within_s: float = 10.0, deployment: str = "LLM
 
 async def load(handle: Any, streams: Sequence[Stream], seconds: float) -> list[Answer]:  # noqa: ANN401
     """Let clients ask for so long; return their answers, those that come later included."""
-    answers: list[Answer] = []
-    number = itertools.count()
-    until = time.monotonic() + seconds
 
-    async def loop(stream: Stream, place: int) -> None:
-        turn = place
-        while (began := time.monotonic()) < until:
-            tokens = prompt(stream, turn % stream.families, next(number))
-            turn += 1
-            key = RouteKey.of(stream.client, tokens, max_output=stream.output_tokens, block_size=BLOCK)
-            pid = cached = produced = 0
-            error = ""
-            try:
-                pid, cached, produced = await handle.generate.remote(key, stream.output_tokens)
-            except Exception as problem:  # noqa: BLE001 (what is lost is counted)
-                error = type(problem).__name__
-            answers.append(
-                Answer(stream.client, began, time.monotonic() - began, pid, len(tokens), cached, produced, error)
-            )
+    async def ask(stream: Stream, family: int, number: int) -> Outcome:
+        tokens = prompt(stream, family, number)
+        key = RouteKey.of(stream.client, tokens, max_output=stream.output_tokens, block_size=BLOCK)
+        try:
+            pid, cached, produced = await handle.generate.remote(key, stream.output_tokens)
+        except Exception as problem:  # noqa: BLE001 (what is lost is counted)
+            return Outcome(input_tokens=len(tokens), problem=type(problem).__name__)
+        return Outcome(produced, len(tokens), cached, pid)
 
-    await asyncio.gather(*(loop(stream, place) for stream in streams for place in range(stream.loops)))
-    return answers
-
-
-def p50(answers: Sequence[Answer], client: str) -> float:
-    """Return the median latency of a client in seconds."""
-    return median(one.latency_s for one in answers if one.client == client)
-
-
-def hit_rate(answers: Sequence[Answer]) -> float:
-    """Return the share of prompt tokens that were cached."""
-    return sum(one.cached_tokens for one in answers) / sum(one.input_tokens for one in answers)
-
-
-def output_rate(answers: Sequence[Answer]) -> float:
-    """Return output tokens per second."""
-    began = min(one.began_s for one in answers)
-    ended = max(one.began_s + one.latency_s for one in answers)
-    return sum(one.output_tokens for one in answers) / (ended - began)
+    return await closed_loop.load(streams, seconds, ask)

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.ray.fleet import Stream, deployed, hit_rate, load, output_rate, p50, settled
+from tests.closed_loop import Stream, hit_rate, output_rate, p50
+from tests.ray.fleet import deployed, load, settled
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -32,7 +33,7 @@ def test_light_clients_wait_less_than_with_ray_s_own_router() -> None:
     with deployed(SETTINGS, app="fair") as handle:
         ours = asyncio.run(load(handle, STREAMS, SECONDS))
         seen = settled("fair", len(ours))
-    assert not [one.error for one in (*plain, *ours) if one.error]
+    assert not [one.problem for one in (*plain, *ours) if one.problem]
     ratios = [p50(plain, client) / p50(ours, client) for client in ("light-1", "light-2")]
     rates = hit_rate(plain), hit_rate(ours)
     throughput = output_rate(ours) / output_rate(plain)

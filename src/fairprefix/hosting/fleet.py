@@ -245,6 +245,13 @@ class FleetMonitor:
             "assumptions": list(promised.bound.assumptions) if promised else [],
         }
 
+    def said(self) -> str:
+        """Return in one line what holds, for logs."""
+        return (
+            f"fairprefix: largest gap {self.largest_gap}, bound {self.bound} "
+            f"(with {self.misses} missed refills; up to {self.unsettled} units known late)"
+        )
+
     def service(self) -> dict[Client, int]:
         """Return the service units that each client has received at the present workers, as far as reported."""
         total: dict[Client, int] = {}

@@ -13,6 +13,7 @@ arrival order rules, and the engine has work all the same. One event loop only.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,17 @@ from fairprefix.hosting.hosted import HostedPolicy
 
 Ask = Callable[[Request], int]
 """Returns how many tokens of a request's prompt the engine has cached."""
+
+
+def log_failure(log: logging.Logger) -> Callable[[Exception], None]:
+    """Return what tells a log that a policy has failed, for `Gate(on_error=...)`."""
+
+    def tell(problem: Exception) -> None:
+        log.error(
+            "fairprefix: the policy failed, requests are served in the order of arrival now", exc_info=problem
+        )
+
+    return tell
 
 
 class WorkerLostError(FairprefixError):
@@ -92,6 +104,14 @@ class Ticket:
         if tokens and not self._over:
             self.output += tokens
             self._gate.produced(self, tokens)
+
+    def nearly_over(self) -> None:
+        """Note that only a step is left: the next one is sent now, or its place would be empty until it arrives.
+
+        At most as many as fit into the window are in flight beyond it for that reason.
+        """
+        if not self._over:
+            self._gate.make_room(self.request)
 
     def over(self) -> None:
         """Note that the engine is done with it, before its block ends: its place is given to the next one."""
@@ -153,6 +173,8 @@ class Gate:
         self._closed: Exception | None = None
         self._turns: dict[str, asyncio.Future[Ticket]] = {}
         self._flying: dict[str, Ticket] = {}
+        self._ending: set[str] = set()
+        """Of those in flight, who needs its place no longer."""
 
     def _make(self, config: PolicyConfig, prefixes: Prefixes | None) -> Policy:
         self._inner = make_policy(config, prefixes)
@@ -196,6 +218,7 @@ class Gate:
 
     def leave(self, request: Request) -> None:
         """Forget a request, wherever it stands; again is no change."""
+        self._ending.discard(request.id)
         ticket = self._flying.pop(request.id, None)
         if ticket is not None:
             self.policy.finish(request.id, output=ticket.output)
@@ -212,7 +235,7 @@ class Gate:
     def _admit(self) -> None:
         self._prefixes.refresh()
         self.policy.begin_pass()
-        while len(self._flying) < self.window and (offered := self.policy.peek()) is not None:
+        while len(self._flying) - len(self._ending) < self.window and (offered := self.policy.peek()) is not None:
             turn = self._turns.pop(offered.id)
             if turn.done():  # cancelled, or sent away, and about to leave: nothing is charged
                 self._never_admitted(offered)
@@ -233,9 +256,16 @@ class Gate:
         self._spent(receipt.client, amended.charged - receipt.charged)
         return amended
 
+    def make_room(self, request: Request) -> None:
+        """Count a request in flight no longer; again is no change."""
+        if request.id not in self._ending and len(self._ending) < self.window:
+            self._ending.add(request.id)
+            self._admit()
+
     def taken_back(self, ticket: Ticket, receipt: Receipt) -> None:
         """Undo an admission, and forget the request."""
         del self._flying[receipt.request]
+        self._ending.discard(receipt.request)
         self.policy.refund(receipt)
         self._spent(receipt.client, -receipt.charged)
         self.policy.finish(receipt.request, output=ticket.output)

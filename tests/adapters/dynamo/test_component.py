@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any
 
+import attrs
 import pytest
 
 from fairprefix.adapters.dynamo.__main__ import main
@@ -125,6 +126,34 @@ def test_a_request_with_a_token_fails_and_is_charged_for_what_came() -> None:
         assert component.failed == 1
         assert component.router.deficit("a", "1") == SETTINGS.quantum - 100 - 2 * 3
         assert component.described()["in_flight"] == {"1": 0}
+
+    run(check())
+
+
+def test_the_next_request_is_at_the_worker_before_the_last_token() -> None:
+    """A place is given on two tokens before its end, or it would be empty for as long as the next one travels."""
+
+    async def check() -> None:
+        events: list[str] = []
+
+        class Noting(Workers):
+            async def generate(self, request: Mapping[str, Any], worker: str) -> AsyncGenerator[Chunk, None]:
+                name = request["annotations"][0][-1]
+                async for chunk in super().generate(request, worker):
+                    events.append(name)
+                    yield chunk
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+
+        component = Component(Noting(), attrs.evolve(SETTINGS, window=1))
+        component.instances(["1"])
+        assert await asyncio.gather(*(answer(component, request(name)) for name in "abc")) == [5] * 3
+        assert events[:3] == ["a"] * 3
+        assert events[3] == "b", events
+        assert component.described()["in_flight"] == {"1": 0}
+        component.report()
+        assert set(component.monitor.service().values()) == {100 + 2 * 5}
+        assert component.monitor.limits.max_running == 2
 
     run(check())
 

@@ -12,6 +12,7 @@ from fairprefix.core.bounds import Engine
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.d2lpm import D2LPM
 from fairprefix.core.router_config import RouterConfig
+from fairprefix.hosting import Identity
 from fairprefix.hosting.fleet import FleetMonitor
 
 KEY = RouteKey.of("a", range(100), max_output=20)
@@ -224,7 +225,28 @@ def test_openai_requests_have_keys_of_their_own() -> None:
     plain = key_in([SimpleNamespace(prompt="", user=None, max_tokens=None)])
     assert plain is not None
     assert (plain.client, plain.input_tokens, plain.max_output) == ("default-flow", 1, 256)
-    assert key_in([SimpleNamespace(prompt=[1, 2, 3])]) is None
+    tokens = key_in([SimpleNamespace(prompt=list(range(64)))])
+    assert tokens is not None
+    assert (tokens.input_tokens, len(tokens.request("x").blocks)) == (64, 4)
+    several = key_in([SimpleNamespace(prompt=["short", "x" * 400])])
+    assert several is not None
+    assert several.input_tokens == 100
+    assert key_in([SimpleNamespace(prompt=[])]) is None
+
+
+def test_an_openai_request_names_its_client_as_configured() -> None:
+    """Headers beside the request count as the identity setting says; where that names nobody, `user` does."""
+    asked = SimpleNamespace(prompt="x", user="alice", metadata={"team": "blue"})
+    raw = SimpleNamespace(headers={"X-Tenant-ID": "acme"})
+
+    def client(*sources: str) -> str:
+        key = key_in([asked, raw], Identity(sources))
+        assert key is not None
+        return key.client
+
+    assert client("header:x-tenant-id") == "acme"
+    assert client("body:metadata.team", "header:x-tenant-id") == "blue"
+    assert client("header:x-other") == "alice"
 
 
 def test_a_key_says_what_the_prompt_says() -> None:

@@ -25,7 +25,10 @@ class Wire:
         self.slow = False
         self.late_s = 0.0
         """How long answers are under way."""
-        self.found = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        """Whether answers come through."""
+        self.found = self.calls = 0
 
     async def find(self) -> LedgerHandle:
         """Find the present ledger."""
@@ -41,8 +44,10 @@ class _Bound:
 
     async def exchange(self, *args: Any) -> tuple[str, Any]:  # noqa: ANN401 (passed on)
         await self._check()
+        self._wire.calls += 1
         answer = await self._ledger.exchange(*args)
         await asyncio.sleep(self._wire.late_s)
+        await self._wire.open.wait()
         return answer
 
     async def hello(self, *args: Any) -> str:  # noqa: ANN401 (passed on)
@@ -67,9 +72,9 @@ def run(what: Coroutine[Any, Any, None]) -> None:
     asyncio.run(both())
 
 
-def linked(wire: Wire, name: str = "r") -> LedgerLink:
+def linked(wire: Wire, name: str = "r", timeout_s: float = 0.2) -> LedgerLink:
     """Return a link of a router that knows two replicas."""
-    link = LedgerLink(name, wire.find, timeout_s=0.2, sync_s=0.05)
+    link = LedgerLink(name, wire.find, timeout_s=timeout_s, sync_s=0.05)
     link.members(["v", "w"])
     return link
 
@@ -206,6 +211,37 @@ def test_a_request_that_is_given_up_is_taken_back() -> None:
         assert found["out"] == 0
         assert found["settled"] == 0
         link.stop()
+
+    run(check())
+
+
+def test_questions_that_come_meanwhile_travel_together() -> None:
+    """Fifty at once are three calls; each has its own answer, and who has left before is not asked for."""
+
+    async def check() -> None:
+        wire = Wire()
+        link = linked(wire, timeout_s=60)
+        await link.pick("first", KEY, ())
+        wire.calls = 0
+        wire.open.clear()
+        picks = [asyncio.create_task(link.pick(str(number), KEY, ())) for number in range(50)]
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(link.pick("late", KEY, ()))
+        await asyncio.sleep(0.01)
+        gone = asyncio.create_task(link.pick("gone", KEY, ()))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        wire.open.set()
+        where = await asyncio.gather(*picks, late)
+        assert wire.calls == 2
+        assert set(where) == {"v", "w"}
+        assert {id: worker for id, (_, worker) in link.sent.items() if id != "first"} == {
+            **{str(number): where[number] for number in range(50)},
+            "late": where[50],
+        }
+        assert wire.ledger is not None
+        assert (await wire.ledger.figures())["picks"] == 52
+        assert (link.asked, link.alone) == (52, 0)
 
     run(check())
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,8 @@ def test_the_dispatcher_counts_as_the_gates_do() -> None:
         ({"windw": 3}, "windw.*window"),
         ({"window": 0}, "window = 0"),
         ({"timeout_s": 0}, "timeout_s = 0"),
+        ({"report_period_s": "1"}, "report_period_s = '1'"),
+        ({"cache_blocks": 0}, "cache_blocks = 0"),
         ({"policy": {"quantm": 1}}, "quantm"),
         ({"router": {"quantum": 0}}, "quantum = 0"),
     ],
@@ -56,3 +61,21 @@ def test_an_old_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "version", lambda _name: "2.49.2")
     with pytest.raises(options.MissingRayError, match=r"found Ray 2\.49\.2"):
         options.need_ray()
+
+
+@pytest.mark.parametrize(("module", "name"), [("router", "D2LPMRouter"), ("ledger", "Ledger")])
+def test_what_ray_pickles_by_value_is_alone_in_its_module(module: str, name: str) -> None:
+    """One class, constants and a logger: state or identity in such a module would exist once per process."""
+    found = find_spec(f"fairprefix.adapters.ray.{module}")
+    assert found is not None
+    assert found.origin is not None
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    made = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [node.name for node in made] == [name]
+    # And nobody imports it for anything else, which would make a second one of it.
+    users = [
+        path.name
+        for path in Path(found.origin).parents[2].rglob("*.py")
+        if f"adapters.ray.{module} import" in path.read_text(encoding="utf-8")
+    ]
+    assert users == ([] if module == "router" else ["options.py"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from fairprefix.core.errors import FairprefixError
 from fairprefix.hosting.settings import host_config
 
 _EXIT_USAGE = 2
+_SWITCH_S = 0.0005
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,8 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FairprefixError as problem:
         sys.stderr.write(f"fairprefix: {problem}\n")
         return _EXIT_USAGE
+    import uvloop  # noqa: PLC0415 (comes with Dynamo; each chunk of an answer crosses the event loop several times)
+
     from fairprefix.adapters.dynamo.run import Place, run  # noqa: PLC0415 (an extra)
 
+    # Dynamo's threads hand over each chunk of an answer: they must not wait for Python as long as they usually do.
+    sys.setswitchinterval(_SWITCH_S)
     place = Place(
         workers=given.endpoint,
         own=given.own_endpoint,
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status_file=given.status_file,
     )
     try:
-        asyncio.run(run(place, settings))
+        uvloop.run(run(place, settings))
     except KeyboardInterrupt:
         return 0
     return 0

@@ -23,12 +23,15 @@ from fairprefix.core.errors import FairprefixError
 from fairprefix.core.request import Request
 from fairprefix.core.routing import WorkerName
 from fairprefix.hosting.fleet import FleetMonitor
-from fairprefix.hosting.gate import Gate, RecentPrompts, Ticket, WorkerLostError
+from fairprefix.hosting.gate import Gate, RecentPrompts, Ticket, WorkerLostError, log_failure
 from fairprefix.hosting.identity import Identity
 
 LOG = logging.getLogger("fairprefix.dynamo")
 _LONGEST_SUSPENSION_S = 60.0
 _LOOK_AGAIN_S = 0.05
+_LEAD = 2
+"""Tokens before its last one when a request's place at a worker is given to the next: what takes one step of the
+worker at least arrives in time then."""
 _GIVE_UP_S = 30.0
 """How long a request waits while there is no worker at all."""
 
@@ -118,7 +121,7 @@ class Component:
             cached=lambda request: worker.cached(request),  # noqa: PLW0108 (made below)
             sent=recent.sent,
             limits=settings.limits(),
-            on_error=_policy_failed,
+            on_error=log_failure(LOG),
         )
         worker = _Worker(gate, recent)
         return worker
@@ -234,16 +237,28 @@ class Component:
         self, name: WorkerName, request: Mapping[str, Any], ticket: Ticket
     ) -> AsyncGenerator[Chunk, None]:
         """Pass on what a worker answers, and charge it."""
-        # What is cached now, and not when it was dispatched, is what is charged.
-        found = await self._backend.overlap(list(request["token_ids"]), namespace_of(request))
+        # What is cached now, and not when it was dispatched, is what is charged. The question goes out before the
+        # request does, and nobody waits for its answer: the worker's place must not stay empty meanwhile.
+        asking = asyncio.ensure_future(self._backend.overlap(list(request["token_ids"]), namespace_of(request)))
+        await asyncio.sleep(0)
+        try:
+            async with aclosing(self._backend.generate(request, name)) as chunks:
+                async for chunk in chunks:
+                    if not ticket.output:
+                        self._correct(name, ticket, await asking)
+                    ticket.produced(len(chunk.get("token_ids") or ()))
+                    if chunk.get("finish_reason"):
+                        ticket.over()
+                    elif ticket.output + _LEAD >= ticket.request.max_output:
+                        ticket.nearly_over()
+                    yield chunk
+        finally:
+            asking.cancel()
+
+    def _correct(self, name: WorkerName, ticket: Ticket, overlap: Mapping[WorkerName, int]) -> None:
+        """Charge the prompt for what its worker had not cached when it was sent."""
         tokens = ticket.request.input_tokens
-        ticket.found(tokens - min(found.get(name, 0) * self.settings.block_size, tokens - 1))
-        async with aclosing(self._backend.generate(request, name)) as chunks:
-            async for chunk in chunks:
-                ticket.produced(len(chunk.get("token_ids") or ()))
-                if chunk.get("finish_reason"):
-                    ticket.over()
-                yield chunk
+        ticket.found(tokens - min(overlap.get(name, 0) * self.settings.block_size, tokens - 1))
 
     def described(self) -> dict[str, object]:
         """Return all figures, as JSON-serialisable data."""
@@ -256,7 +271,3 @@ class Component:
             "service": self.monitor.service(),
             **self.monitor.described(),
         }
-
-
-def _policy_failed(problem: Exception) -> None:
-    LOG.error("fairprefix: the policy failed, requests are served in the order of arrival now", exc_info=problem)

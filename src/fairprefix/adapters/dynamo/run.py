@@ -130,15 +130,11 @@ async def _report(component: Component, place: Place) -> None:
         await asyncio.sleep(component.settings.report_period_s)
         component.report()
         elapsed += component.settings.report_period_s
-        found = component.described()
         if place.status_file is not None:
-            await asyncio.to_thread(_write, place.status_file, found)
+            await asyncio.to_thread(_write, place.status_file, component.described())
         if elapsed >= _LOG_S:
             elapsed = 0.0
-            LOG.info(
-                "fairprefix: largest gap %s, bound %s (with %s missed refills; up to %s units known late)",
-                found["largest_gap"], found["bound"], found["missed_refills"], found["unsettled"],
-            )  # fmt: skip
+            LOG.info("%s", component.monitor.said())
 
 
 def _write(path: str, figures: Mapping[str, object]) -> None:

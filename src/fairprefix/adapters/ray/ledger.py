@@ -57,14 +57,14 @@ class Ledger:
         epoch: str,
         router: str,
         events: Iterable[tuple[Any, ...]],
-        ask: tuple[str, RouteKey, Sequence[str]] | None = None,
+        asks: Sequence[tuple[str, RouteKey, Sequence[str]]] = (),
         want_checkpoint: bool = False,  # noqa: FBT001, FBT002 (positional arguments are cheaper in Ray)
     ) -> tuple[str, Any]:
-        """Take in what has happened at a router, in order, then answer its question, if any.
+        """Take in what has happened at a router, in order, then answer its questions, if any.
 
         Returns:
-            This ledger's epoch; and the worker's name or None, a checkpoint if it is wanted, or HELLO if nothing
-            was taken in, because the router speaks to another incarnation.
+            This ledger's epoch; and for each question the worker's name or None, a checkpoint if it is wanted, or
+            HELLO if nothing was taken in, because the router speaks to another incarnation.
         """
         self._count()
         now = time.monotonic()
@@ -72,9 +72,9 @@ class Ledger:
             return self.epoch, HELLO
         self._book.heard(router, now)
         self._take_in(router, events, now)
-        if ask is not None:
-            choice = self._book.pick(router, *ask, now)
-            return self.epoch, choice.worker if choice else None
+        if asks:
+            choices = [self._book.pick(router, *ask, now) for ask in asks]
+            return self.epoch, [choice.worker if choice else None for choice in choices]
         return self.epoch, self._book.checkpoint() if want_checkpoint else None
 
     async def hello(
@@ -163,8 +163,4 @@ class Ledger:
         """Write the bound that holds into the log, and all figures into Ray's metrics."""
         if self._gauges is not None:
             self._gauges.update(self._monitor.samples())
-        found = self._monitor.described()
-        LOG.info(
-            "fairprefix: largest gap %s, bound %s (with %s missed refills; up to %s units known late)",
-            found["largest_gap"], found["bound"], found["missed_refills"], found["unsettled"],
-        )  # fmt: skip
+        LOG.info("%s", self._monitor.said())

@@ -17,7 +17,13 @@ from fairprefix.core.routing import WorkerName
 
 LOG = logging.getLogger("fairprefix.ray")
 HELLO = "hello"
+Question = tuple[str, RouteKey, list[WorkerName]]
+"""Which replica for this request, if not one of those?"""
 _FLUSH_S = 0.02
+_UNDER_WAY = 2
+"""Calls with questions that are under way at a time: whatever is asked meanwhile travels together."""
+_UNKNOWN = "\0unknown"
+"""In place of an answer: the ledger could not be asked."""
 _RETRY_S, _LONGEST_RETRY_S = 0.25, 2.0
 """Between attempts to reach a ledger; doubled each time, since looking for it is work for all of Ray."""
 
@@ -30,7 +36,7 @@ class LedgerHandle(Protocol):
         epoch: str,
         router: str,
         events: list[tuple[Any, ...]],
-        ask: tuple[str, RouteKey, list[str]] | None = None,
+        asks: list[Question] = [],  # noqa: B006 (nobody changes it)
         want_checkpoint: bool = False,  # noqa: FBT001, FBT002 (positional arguments are cheaper in Ray)
     ) -> Awaitable[tuple[str, Any]]:
         """See `Ledger.exchange`."""
@@ -77,6 +83,8 @@ class LedgerLink:
         self._connecting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._due = asyncio.Event()
+        self._questions: list[tuple[Question, asyncio.Future[Any]]] = []
+        self._asking: set[asyncio.Task[None]] = set()
         self._retry_at = 0.0
         self._pause_s = _RETRY_S
 
@@ -90,7 +98,7 @@ class LedgerLink:
 
     def stop(self) -> None:
         """Fall silent."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._asking):
             task.cancel()
         self._tasks = []
 
@@ -119,29 +127,50 @@ class LedgerLink:
     async def pick(self, id: str, key: RouteKey, avoid: Collection[WorkerName]) -> WorkerName | None:
         """Return the replica for a request; None when there is none to be had now."""
         self.sent.pop(id, None)
-        now = asyncio.get_running_loop().time()
-        worker: WorkerName | None = None
-        known = now >= self._retry_at
-        if known:
-            try:
-                worker = await asyncio.wait_for(
-                    self._exchange((id, key, list(avoid)), want_checkpoint=False), self._timeout_s
-                )
-                self.asked += 1
-            except asyncio.CancelledError:
-                self._tell("forget", id)
-                raise
-            except Exception as problem:  # noqa: BLE001 (an actor may fail in many ways; serving goes on)
-                self._lose(problem)
-                known = False
-        if not known:
+        try:
+            worker = await self._answer((id, key, list(avoid)))
+        except asyncio.CancelledError:
+            self._tell("forget", id)
+            raise
+        if worker == _UNKNOWN:
             worker = self._decide(avoid)
             self.alone += 1
+        else:
+            self.asked += 1
         if worker is not None:
             self.sent[id] = (key, worker)
         return worker
 
     # Inside.
+
+    async def _answer(self, question: Question) -> WorkerName | None:
+        """Return what the ledger answers; _UNKNOWN if it cannot be asked."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._retry_at:
+            return _UNKNOWN
+        answer: asyncio.Future[WorkerName | None] = loop.create_future()
+        self._questions.append((question, answer))
+        if len(self._asking) < _UNDER_WAY:
+            task = loop.create_task(self._ask())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        return await answer
+
+    async def _ask(self) -> None:
+        """Put questions until there are none."""
+        while self._questions:
+            asked, self._questions = self._questions, []
+            asked = [(question, answer) for question, answer in asked if not answer.done()]
+            found: list[Any] = [_UNKNOWN] * len(asked)
+            if asked and asyncio.get_running_loop().time() >= self._retry_at:
+                try:
+                    exchange = self._exchange([question for question, _ in asked], want_checkpoint=False)
+                    found = await asyncio.wait_for(exchange, self._timeout_s)
+                except Exception as problem:  # noqa: BLE001 (an actor may fail in many ways; serving goes on)
+                    self._lose(problem)
+            for (_, answer), worker in zip(asked, found, strict=True):
+                if not answer.done():
+                    answer.set_result(worker)
 
     def _decide(self, avoid: Collection[WorkerName]) -> WorkerName | None:
         """Choose the replica to which this router has sent least that is not over."""
@@ -155,12 +184,12 @@ class LedgerLink:
         self._events.append(event)
         self._due.set()
 
-    async def _exchange(self, ask: tuple[str, RouteKey, list[WorkerName]] | None, *, want_checkpoint: bool) -> Any:  # noqa: ANN401
+    async def _exchange(self, asks: list[Question], *, want_checkpoint: bool) -> Any:  # noqa: ANN401
         while True:
             ledger = self._ledger or await self._connect()
             events, self._events = self._events, []
             try:
-                epoch, answer = await ledger.exchange(self._epoch, self.name, events, ask, want_checkpoint)
+                epoch, answer = await ledger.exchange(self._epoch, self.name, events, asks, want_checkpoint)
             except Exception:
                 # Whether it was heard is not known; `hello` says it all again.
                 self._ledger = None
@@ -207,7 +236,7 @@ class LedgerLink:
         with contextlib.suppress(asyncio.TimeoutError):
             try:
                 return await asyncio.wait_for(
-                    self._exchange(None, want_checkpoint=want_checkpoint), 4 * self._timeout_s
+                    self._exchange([], want_checkpoint=want_checkpoint), 4 * self._timeout_s
                 )
             except Exception as problem:  # noqa: BLE001 (likewise)
                 self._lose(problem)

@@ -9,6 +9,7 @@ import ray
 from ray.serve._private.constants import SERVE_DEPLOYMENT_ACTOR_PREFIX, SERVE_NAMESPACE
 
 from fairprefix.adapters.ray.key import RouteKey
+from fairprefix.adapters.ray.link import Question
 
 
 class RemoteLedger:
@@ -22,12 +23,12 @@ class RemoteLedger:
         epoch: str,
         router: str,
         events: list[tuple[Any, ...]],
-        ask: tuple[str, RouteKey, list[str]] | None = None,
+        asks: list[Question] = [],  # noqa: B006 (nobody changes it)
         want_checkpoint: bool = False,  # noqa: FBT001, FBT002 (positional arguments are cheaper in Ray)
     ) -> Awaitable[tuple[str, Any]]:
         """Call the actor."""
         found: Awaitable[tuple[str, Any]] = self._actor.exchange.remote(
-            epoch, router, events, ask, want_checkpoint
+            epoch, router, events, asks, want_checkpoint
         )
         return found
 

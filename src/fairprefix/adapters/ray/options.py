@@ -68,6 +68,8 @@ def fair_options(
                 "ledger": ledger,
                 "timeout_s": made.timeout_s,
                 "sync_period_s": made.sync_period_s,
+                "identity": list(made.policy.identity),
+                "block_size": made.router.block_size,
             },
         ),
         "deployment_actors": [

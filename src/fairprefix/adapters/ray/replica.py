@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from fairprefix.adapters.ray.key import RouteKey
 from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.core.request import Request
-from fairprefix.hosting.gate import Gate, RecentPrompts, Ticket
+from fairprefix.hosting.gate import Gate, RecentPrompts, Ticket, log_failure
 
 LOG = logging.getLogger("fairprefix.ray")
 _BATCH_S = 0.05
@@ -122,7 +122,7 @@ class Reporter:
             cached=cached or recent,
             sent=recent.sent if cached is None else _nobody,
             limits=settings.limits(),
-            on_error=_policy_failed,
+            on_error=log_failure(LOG),
         )
         self._gated = gated
         self._period_s = settings.report_period_s
@@ -211,7 +211,3 @@ def _call_id() -> str:
 
 def _nobody(_request: Request) -> None:
     """Keep nothing in mind."""
-
-
-def _policy_failed(problem: Exception) -> None:
-    LOG.error("fairprefix: the policy failed, requests are served in the order of arrival now", exc_info=problem)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
 from fairprefix.adapters.ray.key import key_in
 from fairprefix.adapters.ray.link import LedgerHandle, LedgerLink
 from fairprefix.adapters.ray.lookup import find_ledger
+from fairprefix.hosting.identity import Identity
 
 
 class D2LPMRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
@@ -23,7 +25,14 @@ class D2LPMRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
     """
 
     def initialize_state(
-        self, *, ledger: str = "fairprefix", timeout_s: float = 1.0, sync_period_s: float = 2.0, **unknown: object
+        self,
+        *,
+        ledger: str = "fairprefix",
+        timeout_s: float = 1.0,
+        sync_period_s: float = 2.0,
+        identity: Sequence[str] = (),
+        block_size: int = 16,
+        **unknown: object,
     ) -> None:
         """Take in `request_router_kwargs`.
 
@@ -31,12 +40,16 @@ class D2LPMRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
             ledger: name of the deployment actor.
             timeout_s: how long an answer of the ledger is waited for.
             sync_period_s: how often a checkpoint is fetched.
+            identity: where requests without a `RouteKey`, those of `ray.serve.llm`, say whose they are.
+            block_size: tokens per block of their keys.
             unknown: a mistake.
         """
         if unknown:
             raise ValueError(f"unknown request_router_kwargs {sorted(unknown)}: expected ledger, timeout_s, "
-                             "sync_period_s")  # fmt: skip
+                             "sync_period_s, identity, block_size")  # fmt: skip
         self._ledger_name = ledger
+        self._identity = Identity(identity) if identity else None
+        self._block_size = block_size
         self._link = LedgerLink(uuid.uuid4().hex, self._find, timeout_s=timeout_s, sync_s=sync_period_s)
         self._by_name: dict[str, ReplicaID] = {}
         self._refused: dict[str, set[str]] = {}
@@ -73,7 +86,8 @@ class D2LPMRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
         id = pending_request.metadata.internal_request_id
         if is_retry and id in self._link.sent:
             self._refused.setdefault(id, set()).add(self._link.sent[id][1])
-        key = key_in([*pending_request.args, *pending_request.kwargs.values()])
+        given = [*pending_request.args, *pending_request.kwargs.values()]
+        key = key_in(given, self._identity, block_size=self._block_size)
         try:
             while True:
                 while not self._replicas:
