@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "fairprefix"
-FOREIGN = {"fairprefix.adapters.ray.router.D2LPMRouter": "its base class is Ray's, which is not installed here"}
+FOREIGN = {
+    "fairprefix.adapters.ray.router.D2LPMRouter": "its base class is Ray's, which is not installed here",
+    "fairprefix.adapters.ray.llm.FairLLMServer": "likewise",
+}
 """What cannot be known without an engine."""
 LATER = ("fairprefix.core.", "fairprefix.adapters.vllm.", "fairprefix.adapters.sglang.")
 """Where annotations are still missing; what depends on them elsewhere is partially unknown until then."""

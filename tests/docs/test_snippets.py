@@ -59,9 +59,6 @@ ELSEWHERE = {
         "tests/vllm/test_server.py::test_every_server_of_the_page_is_the_one_that_was_started"
     ),
     ("docs/integrate/vllm.md", "from vllm"): "tests/vllm/test_server.py::test_the_page_works_offline",
-    ("docs/integrate/vllm.md", "FAIRPREFIX_RANK_ROUTER"): (
-        "tests/vllm/test_ranks.py::test_a_client_stays_at_one_rank_until_its_quantum_is_spent"
-    ),
     (
         "docs/integrate/your-own-engine.md",
         "",
@@ -105,6 +102,7 @@ NOT_RUN = {
         "from ray",
     ): "a sketch with `...`; its settings are checked, make test-ray runs a whole one",
     ("docs/integrate/ray.md", "key ="): "a part of it",
+    ("docs/integrate/ray.md", "applications:"): "needs Ray and an engine; tests/ray/test_llm.py builds the same",
     (
         "docs/integrate/ray.md",
         "from fairprefix.adapters.ray.lookup",

@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 STABILITY = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
 TABLE = STABILITY.split("| module | for whom |")[1].split("##")[0]
 PUBLIC = sorted(set(re.findall(r"`(fairprefix[\w.]*)`", TABLE)) - {"fairprefix.bounds"})
-ENGINES = {"fairprefix.adapters.ray": "ray", "fairprefix.adapters.ray.lookup": "ray"}
+ENGINES = {
+    "fairprefix.adapters.ray": "ray",
+    "fairprefix.adapters.ray.llm": "ray",
+    "fairprefix.adapters.ray.lookup": "ray",
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 INSIDE = {

@@ -27,8 +27,8 @@ class Settings(FleetSettings):
     suspend_s: float = 2.0
     """How long a worker that failed is left alone, at first; each further failure doubles it."""
 
-    counts: ClassVar = (*FleetSettings.counts, "quantum", "block_size")
-    seconds: ClassVar = (*FleetSettings.seconds, "suspend_s")
+    counts: ClassVar[tuple[str, ...]] = (*FleetSettings.counts, "quantum", "block_size")
+    seconds: ClassVar[tuple[str, ...]] = (*FleetSettings.seconds, "suspend_s")
 
     def limits(self) -> Engine:
         """Return a worker as a bound has to know it: whoever has one token left may be beside a full window."""

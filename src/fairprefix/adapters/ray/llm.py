@@ -29,6 +29,8 @@ from fairprefix.adapters.ray.settings import LedgerSettings
 from fairprefix.core.errors import FairprefixError
 from fairprefix.hosting.identity import Identity
 
+__all__ = ["FairLLMServer", "build_openai_app", "fair_llm"]
+
 _SETTINGS = "fairprefix"
 """Under which name the settings travel in a configuration's `experimental_configs`."""
 _DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"

@@ -40,8 +40,14 @@ class LedgerSettings(FleetSettings):
     silence_s: float = 30.0
     """After which a router that says nothing is taken to be dead."""
 
-    counts: ClassVar = (*FleetSettings.counts, "cache_blocks")
-    seconds: ClassVar = (*FleetSettings.seconds, "sync_period_s", "timeout_s", "grace_s", "silence_s")
+    counts: ClassVar[tuple[str, ...]] = (*FleetSettings.counts, "cache_blocks")
+    seconds: ClassVar[tuple[str, ...]] = (
+        *FleetSettings.seconds,
+        "sync_period_s",
+        "timeout_s",
+        "grace_s",
+        "silence_s",
+    )
 
     def dispatcher(self) -> RouterConfig:
         """Return the router's settings, with weights and costs of the policy."""
