@@ -26,6 +26,13 @@ class Account:
 
     __slots__ = ("balance", "key", "lane", "live", "outstanding", "weight")
 
+    key: str
+    weight: int
+    lane: Lane
+    balance: int
+    outstanding: int
+    live: int
+
     def __init__(self, key: str, weight: int, lane: Lane, balance: int = 0) -> None:
         self.key = key
         self.weight = weight

@@ -56,6 +56,10 @@ class CentralPool:
     Complexity: O(`look` * blocks of a prompt + workers) for each request that is handed over.
     """
 
+    block_size: int
+    depth: int
+    workers: Workers
+
     def __init__(
         self,
         *,

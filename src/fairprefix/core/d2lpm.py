@@ -59,6 +59,8 @@ class D2LPM(BaseRouter):
     proportional to the (client, worker) pairs with a dispatch.
     """
 
+    rounds: int
+
     name: ClassVar[str] = "d2lpm"
 
     def __init__(self, config: RouterConfig, index: WorkerIndex | None = None) -> None:

@@ -21,6 +21,10 @@ class DeficitAccount(Account):
 
     __slots__ = ("quantum", "settled_at")
 
+    balance: int
+    quantum: int
+    settled_at: int
+
     def __init__(self, key: str, weight: int, lane: Lane, balance: int, *, quantum: int, settled_at: int) -> None:
         super().__init__(key, weight, lane, balance)
         self.quantum = quantum

@@ -185,6 +185,10 @@ class Replay:
         ConfigError: there is no policy of that name.
     """
 
+    config: PolicyConfig
+    index: PrefixIndex
+    policy: Policy
+
     def __init__(self, opening_event: Event, policy: str | None = None, *, make: Make = make_policy) -> None:
         for key, expected in (("event", "open"), ("schema", SCHEMA)):
             if opening_event.get(key) != expected:

@@ -76,6 +76,10 @@ class Lane:
 
     __slots__ = ("_arrivals", "_due_at", "_matches", "_oldest_asked", "patience", "turn", "waiting")
 
+    patience: int | None
+    waiting: int
+    turn: int
+
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
         self._due_at = _NEVER if patience is None else patience - 1

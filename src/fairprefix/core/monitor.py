@@ -85,6 +85,8 @@ class BoundMonitor:
         ConfigError: a number is outside its range.
     """
 
+    largest_gap: LiveGap
+
     def __init__(
         self,
         cost: CostWeights,

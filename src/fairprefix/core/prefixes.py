@@ -104,6 +104,8 @@ class PrefixIndex:
         per_look: how many requests get a new place each time.
     """
 
+    block_size: int
+
     def __init__(self, block_size: int, *, per_look: int = 16) -> None:
         self.block_size = at_least("block_size", block_size, 1)
         self._per_look = at_least("per_look", per_look, 1)

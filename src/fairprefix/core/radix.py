@@ -24,6 +24,10 @@ class Follower:
 
     __slots__ = ("blocks", "request", "stop", "tree")
 
+    request: Request
+    blocks: Sequence[BlockHash]
+    tree: RunTree
+
     def __init__(self, request: Request, tree: RunTree) -> None:
         self.request = request
         self.blocks = request.blocks
@@ -49,6 +53,8 @@ class Stop:
 
     __slots__ = ("depth", "members", "run")
 
+    depth: int
+
     def __init__(self, run: Run, depth: int) -> None:
         self.run: Run | None = run
         """None when the place is gone: its members have to be placed again."""
@@ -60,6 +66,11 @@ class Run:
     """An edge of the tree: blocks `start` to `end` of a chain, all cached."""
 
     __slots__ = ("blocks", "children", "end", "parent", "start", "stops")
+
+    blocks: Sequence[BlockHash]
+    start: int
+    end: int
+    parent: Run | None
 
     def __init__(self, blocks: Sequence[BlockHash], start: int, end: int, parent: Run | None) -> None:
         self.blocks = blocks
@@ -89,6 +100,8 @@ class RunTree:
     Args:
         stale: where followers are put whose place may have changed.
     """
+
+    followers: int
 
     def __init__(self, stale: deque[Lacking]) -> None:
         self.missing: dict[BlockHash, Lacking] = {}

@@ -26,6 +26,10 @@ class Standing(DeficitAccount):
 
     __slots__ = ("bucket", "offer", "reach", "stamp", "stuck")
 
+    stuck: bool
+    reach: int
+    stamp: int
+
     def __init__(self, key: str, weight: int, lane: Lane, balance: int, *, quantum: int, settled_at: int) -> None:
         super().__init__(key, weight, lane, balance, quantum=quantum, settled_at=settled_at)
         self.bucket: Bucket | None = None
@@ -50,6 +54,10 @@ class Bucket:
     """The queued accounts whose gate opens in the same round."""
 
     __slots__ = ("due", "heaps", "ready", "stuck")
+
+    due: int
+    ready: int
+    stuck: int
 
     def __init__(self, due: int) -> None:
         self.due = due
@@ -85,6 +93,9 @@ class RefillSchedule:
 
     Complexity: `place` O(log clients); `upcoming` O(1) amortised; `advance` O(1), whatever the number of clients.
     """
+
+    round: int
+    now: Bucket
 
     def __init__(self) -> None:
         self.round = 0

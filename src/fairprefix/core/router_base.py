@@ -51,6 +51,8 @@ class BaseRouter(ABC):
         index: what is cached where; without one, an empty index of the configured kind.
     """
 
+    workers: Workers
+
     name: ClassVar[str]
 
     def __init__(self, config: RouterConfig, index: WorkerIndex | None = None) -> None:

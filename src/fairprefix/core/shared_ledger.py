@@ -25,6 +25,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.cost import CostWeights
 from fairprefix.core.deficit import rounds_until_above
 from fairprefix.core.errors import HostError, SnapshotError, at_least, reject
 from fairprefix.core.lane import Stage
@@ -77,6 +78,10 @@ class SharedLedger:
         config: quantum, weights, cost and recomputation; the gate is the published one.
         look: how many of a client's oldest requests a worker considers.
     """
+
+    cost: CostWeights
+    rounds: int
+    unsettled: int
 
     def __init__(self, config: PolicyConfig, *, look: int = 8) -> None:
         if config.gate != "deficit" or config.overdraft:

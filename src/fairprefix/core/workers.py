@@ -49,6 +49,9 @@ class Worker:
 class Workers:
     """All workers that are present, and which of them may be used."""
 
+    usable: int
+    turn: int
+
     def __init__(self) -> None:
         self.usable = 0
         """The set of workers that are not suspended."""

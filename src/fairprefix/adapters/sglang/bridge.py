@@ -59,7 +59,7 @@ class Bridge:
         self._engine = engine
         self._log = log
         self._matches = TreeMatches(self._ask)
-        self.policy = host(self._matches)
+        self.policy: HostedPolicy = host(self._matches)
         self._identity = identity
         self._planner = Planner(self.policy, self._planned, engine.sharing)
         self._places = Places()

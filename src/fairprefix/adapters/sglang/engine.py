@@ -47,7 +47,7 @@ class SchedulerView:
         self._lends_rows = bool(getattr(scheduler.server_args, "enable_streaming_session", False))
         self.output_estimate: int = module.CLIP_MAX_NEW_TOKENS
         """SGLang reckons with at most so many output tokens of a request when it admits it."""
-        self.sharing = _sharing(module) if self._shares else None
+        self.sharing: Sharing | None = _sharing(module) if self._shares else None
 
     @property
     def waiting(self) -> list[Req]:

@@ -20,7 +20,7 @@ from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.hosting import HostedPolicy, Identity
 
-logger = logging.getLogger("fairprefix.sglang")
+logger: logging.Logger = logging.getLogger("fairprefix.sglang")
 
 ATTACHED = "_fairprefix"
 _DEFAULT_SLACK = PolicyConfig().slack

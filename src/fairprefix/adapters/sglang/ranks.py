@@ -18,7 +18,7 @@ from fairprefix.core.router_config import RouterConfig
 from fairprefix.hosting.identity import DEFAULT_CLIENT
 from fairprefix.hosting.ranks import RANKS_VARIABLE, RankRouter
 
-logger = logging.getLogger("fairprefix.sglang")
+logger: logging.Logger = logging.getLogger("fairprefix.sglang")
 
 MANAGER = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
 TARGETS = {

@@ -164,9 +164,9 @@ class IndexedPrefixes:
     """
 
     def __init__(self, pool: BlockPool, block_size: int, shield: Shield, dropped: int = 0) -> None:
-        self.corrections = 0
+        self.corrections: int = 0
         """How often more was cached than the index had: never, unless vLLM caches in ways not known here."""
-        self.index = PrefixIndex(block_size)
+        self.index: PrefixIndex = PrefixIndex(block_size)
         self._pool = pool
         self._block_size = block_size
         self._dropped = dropped * block_size

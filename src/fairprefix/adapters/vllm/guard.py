@@ -13,7 +13,7 @@ class Shield:
     """
 
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
-        self.errors = 0
+        self.errors: int = 0
         self._on_error = on_error
 
     @property

@@ -11,7 +11,7 @@ from fairprefix.adapters.vllm.client import engine_identity
 from fairprefix.adapters.vllm.config import limits_of, read_config
 from fairprefix.adapters.vllm.export import Export
 from fairprefix.adapters.vllm.guard import Shield
-from fairprefix.adapters.vllm.prefixes import make_view
+from fairprefix.adapters.vllm.prefixes import View, make_view
 from fairprefix.adapters.vllm.queue import NoQueue, PolicyQueue
 from fairprefix.adapters.vllm.readiness import Readiness
 from fairprefix.adapters.vllm.shapes import RUNNING, EngineRequest, StepOutputs, StepPlan, Theirs
@@ -25,7 +25,9 @@ from fairprefix.core.prefixes import AskedPrefixes, Prefixes
 from fairprefix.core.request import Request
 from fairprefix.hosting import HostedPolicy, Sample
 
-logger = logging.getLogger("vllm.fairprefix")  # below vLLM's own logger, whose handlers and format it shares
+logger: logging.Logger = logging.getLogger(
+    "vllm.fairprefix"
+)  # below vLLM's own logger, whose handlers and format it shares
 
 _BLIND = ("fcfs", "vtc")
 """Policies that never look at the cache."""
@@ -47,12 +49,12 @@ class Host:
         scheduler: Theirs,
         make_policy: Callable[[PolicyConfig, Prefixes | None], Policy],
     ) -> None:
-        self.config = read_config(scheduler.vllm_config)
-        self.shield = Shield(lambda problem: self._failed("the adapter", problem))
+        self.config: PolicyConfig = read_config(scheduler.vllm_config)
+        self.shield: Shield = Shield(lambda problem: self._failed("the adapter", problem))
         self._scheduler = scheduler
         looks = make_policy is not make_builtin_policy or self.config.policy not in _BLIND
-        self.view = make_view(scheduler, self._engine_request, self.shield, looks=looks)
-        self.policy = HostedPolicy(
+        self.view: View = make_view(scheduler, self._engine_request, self.shield, looks=looks)
+        self.policy: HostedPolicy = HostedPolicy(
             self.config,
             self.view,
             limits=limits_of(scheduler),
@@ -60,14 +62,14 @@ class Host:
             make=make_policy,
         )
         indexed = isinstance(self.view, IndexedPrefixes)
-        self.translator = Translator(
+        self.translator: Translator = Translator(
             self.policy,
             engine_identity(self.config.identity),
             block_size=scheduler.block_size if indexed else 0,
             longest=scheduler.max_model_len,
         )
         readiness = Readiness(scheduler)
-        self.queue = PolicyQueue(self.translator, readiness.of, readiness.seats_left)
+        self.queue: PolicyQueue = PolicyQueue(self.translator, readiness.of, readiness.seats_left)
         self._replace_queues()
         self._export = Export(self.samples, _rank(scheduler.vllm_config.parallel_config))
         self._greet()

@@ -34,7 +34,7 @@ class PolicyQueue:
     def __init__(
         self, translator: Translator, is_ready: Callable[[EngineRequest], bool], seats_left: Callable[[], bool]
     ) -> None:
-        self.stalls = 0
+        self.stalls: int = 0
         """How often the policy offered nobody although nothing ran and somebody waited."""
         self._translator = translator
         self._is_ready = is_ready
@@ -217,9 +217,9 @@ class NoQueue:
 
     def __init__(self, queue: FirstQueue) -> None:
         self._queue = queue
-        self.add_request = queue.add_request
-        self.prepend_request = queue.prepend_request
-        self.prepend_requests = queue.prepend_requests
+        self.add_request: Callable[[EngineRequest], None] = queue.add_request
+        self.prepend_request: Callable[[EngineRequest], None] = queue.prepend_request
+        self.prepend_requests: Callable[[Iterable[EngineRequest]], None] = queue.prepend_requests
 
     def remove_requests(self, requests: Iterable[EngineRequest]) -> None:
         """Do nothing: vLLM asks the other queue as well."""

@@ -20,7 +20,7 @@ from fairprefix.adapters.vllm.shapes import Theirs
 from fairprefix.core.request import Client
 from fairprefix.hosting.ranks import RankRouter, rank_config
 
-logger = logging.getLogger("fairprefix.vllm")
+logger: logging.Logger = logging.getLogger("fairprefix.vllm")
 
 HEADER = b"x-data-parallel-rank"
 _BYTES_PER_TOKEN = 4
@@ -60,7 +60,7 @@ class Routed:
         self._events = 0
         self._tail = b""
         prompt, width = prompt_of(body)
-        self.rank = router.pick(
+        self.rank: int | None = router.pick(
             self._id,
             client or "default-flow",
             prompt,

@@ -26,7 +26,7 @@ class FairMixin(Base):
 
     def __init__(self, *args: Theirs, **kwargs: Theirs) -> None:
         super().__init__(*args, **kwargs)
-        self.fairprefix = Host(self, type(self).make_policy)
+        self.fairprefix: Host = Host(self, type(self).make_policy)
 
     def schedule(self, *args: Theirs, **kwargs: Theirs) -> Theirs:
         """Plan a step."""

@@ -59,7 +59,7 @@ class Translator:
 
     def __init__(self, policy: HostedPolicy, identity: Identity, *, block_size: int, longest: int) -> None:
         self.policy = policy
-        self.admitted_requests = 0
+        self.admitted_requests: int = 0
         """Requests that are admitted and not finished."""
         self._identity = identity
         self._block_size = block_size
