@@ -162,11 +162,14 @@ class Caller:
 
 def test_two_handles_share_one_ledger() -> None:
     """Weights 4:1 hold within 10 %, though one router sees nearly all requests of one client."""
+    # Many families, so that both clients wait everywhere; a quantum of about one request, so that the two rounds
+    # by which a gate may be ahead of the weights are little beside what is served in the time.
     skewed = (
-        [Stream("four", 50, 4, 200, 20, 24), Stream("one", 8, 4, 200, 20, 24)],
-        [Stream("four", 10, 4, 200, 20, 24), Stream("one", 72, 4, 200, 20, 24)],
+        [Stream("four", 50, 32, 200, 20, 24), Stream("one", 8, 32, 200, 20, 24)],
+        [Stream("four", 10, 32, 200, 20, 24), Stream("one", 72, 32, 200, 20, 24)],
     )
-    with deployed(SETTINGS, app="shared"):
+    settings = {**SETTINGS, "policy": {"quantum": 100, "slack": 4096, "weights": {"four": 4}}}
+    with deployed(settings, app="shared"):
         callers = [Caller.remote() for _ in skewed]  # type: ignore[attr-defined]
         running = [
             caller.ask.remote("shared", streams, 24) for caller, streams in zip(callers, skewed, strict=True)
