@@ -2,10 +2,11 @@
 
     python benchmarks/policy_step.py
 
-Steady state: N requests wait (prompts of 512 to 4,096 tokens in blocks of 16; a prefix of 256 tokens that all
-share, and one for each client, are in use and so stay cached); each step charges 256 output tokens, finishes 8
-requests, admits 8, reports what became cached and what was evicted, and then 8 new requests arrive, which is timed
-apart. Process time, medians over the steps; the ratio compares each queue length with the shortest of this run.
+Steady state: N requests wait (prompts of 512 to 4,096 tokens in blocks of 16, hashes packed as `chain_hashes` returns
+them; a prefix of 256 tokens that all share, and one for each client, are in use and so stay cached); each step charges
+256 output tokens, finishes 8 requests, admits 8, reports what became cached and what was evicted, and then 8 new
+requests arrive, which is timed apart. Process time, medians over the steps; the ratio compares each queue length with
+the shortest of this run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gc
 import random
 import statistics
 import time
+from array import array
 from collections import deque
 
 from attrs import frozen
@@ -55,7 +57,7 @@ class Load:
         tokens = self._random.randint(512, 4096)
         prefix = self.prefixes[client][: tokens // BLOCK]
         own = tuple(10**12 + 1000 * self._made + place for place in range(tokens // BLOCK - len(prefix)))
-        return Request(f"r{self._made}", f"c{client}", tokens, 256, prefix + own)
+        return Request(f"r{self._made}", f"c{client}", tokens, 256, array("Q", prefix + own))
 
 
 class Host:
