@@ -2,11 +2,11 @@
 
     python benchmarks/policy_step.py
 
-Steady state: N requests wait (prompts of 512 to 4,096 tokens in blocks of 16, hashes packed as `chain_hashes` returns
-them; a prefix of 256 tokens that all share, and one for each client, are in use and so stay cached); each step charges
-256 output tokens, finishes 8 requests, admits 8, reports what became cached and what was evicted, and then 8 new
-requests arrive, which is timed apart. Process time, medians over the steps; the ratio compares each queue length with
-the shortest of this run.
+Steady state: N requests wait (prompts of 512 to 4,096 tokens in blocks of 16, hashes packed as `chain_hashes`
+returns them; a prefix of 256 tokens that all share, and one for each client, are in use and so stay cached);
+each step charges 256 output tokens, finishes 8 requests, admits 8, reports what became cached and what was
+evicted, and then 8 new requests arrive, which is timed apart. Process time, medians over the steps; the ratio
+compares each queue length with the shortest of this run.
 """
 
 from __future__ import annotations
