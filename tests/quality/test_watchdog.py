@@ -45,6 +45,17 @@ def test_in_another_thread_too() -> None:
     assert len(seen) == 1
 
 
+def test_a_busy_machine_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had no processor for a while goes on; by the clock it has five times its limit."""
+    began = time.monotonic()
+    monkeypatch.setattr(time, "thread_time", lambda: 0.01 * (time.monotonic() - began))
+    with time_limit(0.1):
+        spin(0.3)
+    with pytest.raises(TimeIsUpError), time_limit(0.1):
+        spin(20)
+    assert time.monotonic() - began < 10
+
+
 def test_what_returns_in_time_is_left_alone() -> None:
     """And nothing rings later."""
     with time_limit(0.05):
