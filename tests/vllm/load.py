@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from attrs import define, field
 from openai import AsyncOpenAI
 
+from tests.vllm.server import Server
+
 MODEL = "tiny"
+_PAUSE_S = 0.15
+"""Between requests of a light client."""
+_FLOODED_S = 60
 
 
 def client(url: str, name: str) -> AsyncOpenAI:
@@ -80,27 +85,32 @@ async def ask(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
 
 
 async def flood_and_light(
-    url: str, salt: str, *, requests: int = 100, light: int = 8, tokens: int = 48, pause: float = 0.15
+    server: Server, salt: str, *, requests: int = 160, light: int = 8, tokens: int = 48, queued: int = 0
 ) -> Result:
     """Let one client send everything at once, and another one a request now and then.
 
+    Sending takes a busy machine a while: the other one begins when there is a queue.
+
     Args:
-        url: of the server.
+        server: the server.
         salt: makes the prompts new to its cache.
         requests: of the client that floods.
         light: requests of the other one.
         tokens: of each answer.
-        pause: seconds between the requests of the light one.
+        queued: requests of the flood that wait in the server when the light one begins.
     """
-    crowd, modest = client(url, "flood"), client(url, "light")
+    crowd, modest = client(server.url, "flood"), client(server.url, "light")
     shared = f"{salt} " + "You are a helpful assistant. " * 8
     began = time.monotonic()
     flood = [asyncio.create_task(ask(crowd, f"{shared} Question {n}: why?", tokens)) for n in range(requests)]
-    await asyncio.sleep(2 * pause)
+    await asyncio.sleep(2 * _PAUSE_S)
+    while await asyncio.to_thread(server.total, "vllm:num_requests_waiting") < queued:
+        assert time.monotonic() - began < _FLOODED_S, "the server works faster than we can send"
+        await asyncio.sleep(_PAUSE_S)
     answers = []
     for n in range(light):
         answers.append(asyncio.create_task(ask(modest, f"{shared} Please answer {n}.", tokens)))
-        await asyncio.sleep(pause)
+        await asyncio.sleep(_PAUSE_S)
     return Result(await asyncio.gather(*flood), await asyncio.gather(*answers), time.monotonic() - began)
 
 

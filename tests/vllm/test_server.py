@@ -73,7 +73,7 @@ def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: S
         results = []
         for server in (stock, fair) if run % 2 else (fair, stock):
             before = server.total("vllm:iteration_tokens_total_count")
-            result = asyncio.run(load.flood_and_light(server.url, f"Run {run}."))
+            result = asyncio.run(load.flood_and_light(server, f"Run {run}.", queued=80))
             result.steps = int(server.total("vllm:iteration_tokens_total_count") - before)
             results.append(result)
         pairs.append(tuple(results) if run % 2 else tuple(reversed(results)))
@@ -305,7 +305,7 @@ def test_a_policy_that_fails_does_no_harm(doomed: tuple[Server, Server, int]) ->
     server.ready()
     assert f"`{ADDITIONAL}`" in PAGE.read_text(encoding="utf-8")
     assert "fairprefix: policy dlpm, quantum 4096, gate credit" in server.log()
-    result = asyncio.run(load.flood_and_light(server.url, "Failing.", requests=30, light=3, tokens=8))
+    result = asyncio.run(load.flood_and_light(server, "Failing.", requests=30, light=3, tokens=8))
     assert all(answer.tokens == 8 for answer in [*result.flood, *result.light])
     assert server.log().count("RuntimeError: this policy fails on purpose") <= 2
     assert server.log().count("fairprefix: the policy failed, arrival order takes over") == 1
