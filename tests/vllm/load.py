@@ -31,7 +31,7 @@ class Answer:
     """What came back for one request."""
 
     first: float = 0.0
-    """Seconds from the request to the first token."""
+    """Seconds from the request to the first token; 0 where it is not known."""
     tokens: int = 0
     prompt: int = 0
     cached: int = 0
@@ -84,6 +84,17 @@ async def ask(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
     return answer
 
 
+async def ask_for_all(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
+    """Send one request whose answer comes in one piece: this costs the sender little."""
+    whole = await server.completions.create(
+        model=MODEL, prompt=prompt, max_tokens=tokens, extra_body={"ignore_eos": True}
+    )
+    assert whole.usage
+    details = whole.usage.prompt_tokens_details
+    cached = (details and details.cached_tokens) or 0
+    return Answer(0.0, whole.usage.completion_tokens, whole.usage.prompt_tokens, cached)
+
+
 async def flood_and_light(
     server: Server, salt: str, *, requests: int = 160, light: int = 8, tokens: int = 48, queued: int = 0
 ) -> Result:
@@ -102,7 +113,8 @@ async def flood_and_light(
     crowd, modest = client(server.url, "flood"), client(server.url, "light")
     shared = f"{salt} " + "You are a helpful assistant. " * 8
     began = time.monotonic()
-    flood = [asyncio.create_task(ask(crowd, f"{shared} Question {n}: why?", tokens)) for n in range(requests)]
+    questions = [f"{shared} Question {n}: why?" for n in range(requests)]
+    flood = [asyncio.create_task(ask_for_all(crowd, question, tokens)) for question in questions]
     await asyncio.sleep(2 * _PAUSE_S)
     while await asyncio.to_thread(server.total, "vllm:num_requests_waiting") < queued:
         assert time.monotonic() - began < _FLOODED_S, "the server works faster than we can send"

@@ -73,7 +73,7 @@ def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: S
         results = []
         for server in (stock, fair) if run % 2 else (fair, stock):
             before = server.total("vllm:iteration_tokens_total_count")
-            result = asyncio.run(load.flood_and_light(server, f"Run {run}.", queued=80))
+            result = asyncio.run(load.flood_and_light(server, f"Run {run}.", queued=60))
             result.steps = int(server.total("vllm:iteration_tokens_total_count") - before)
             results.append(result)
         pairs.append(tuple(results) if run % 2 else tuple(reversed(results)))
