@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from attrs import define, field
+from attrs import asdict, define, field
 from openai import AsyncOpenAI
 
-from tests.vllm.server import Server
-
 MODEL = "tiny"
+_HEAD_START_S = 1.5
+"""Of the flood."""
 _PAUSE_S = 0.15
 """Between requests of a light client."""
-_FLOODED_S = 60
 
 
 def client(url: str, name: str) -> AsyncOpenAI:
@@ -85,7 +87,7 @@ async def ask(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
 
 
 async def ask_for_all(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
-    """Send one request whose answer comes in one piece: this costs the sender little."""
+    """Send one request whose answer comes in one piece: this costs sender and front little."""
     whole = await server.completions.create(
         model=MODEL, prompt=prompt, max_tokens=tokens, extra_body={"ignore_eos": True}
     )
@@ -95,35 +97,45 @@ async def ask_for_all(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
     return Answer(0.0, whole.usage.completion_tokens, whole.usage.prompt_tokens, cached)
 
 
-async def flood_and_light(
-    server: Server, salt: str, *, requests: int = 160, light: int = 8, tokens: int = 48, queued: int = 0
-) -> Result:
+async def flood_and_light(url: str, salt: str, *, requests: int = 100, light: int = 8, tokens: int = 32) -> Result:
     """Let one client send everything at once, and another one a request now and then.
 
-    Sending takes a busy machine a while: the other one begins when there is a queue.
+    The flood is a process of its own: sending it takes seconds, in which the other client could not send either.
 
     Args:
-        server: the server.
+        url: of the server.
         salt: makes the prompts new to its cache.
         requests: of the client that floods.
         light: requests of the other one.
         tokens: of each answer.
-        queued: requests of the flood that wait in the server when the light one begins.
     """
-    crowd, modest = client(server.url, "flood"), client(server.url, "light")
+    modest = client(url, "light")
     shared = f"{salt} " + "You are a helpful assistant. " * 8
+    flood = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.vllm.load", "flood", url, shared, str(requests), str(tokens)),
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+    )
+    assert flood.stdout
+    await flood.stdout.readline()
     began = time.monotonic()
-    questions = [f"{shared} Question {n}: why?" for n in range(requests)]
-    flood = [asyncio.create_task(ask_for_all(crowd, question, tokens)) for question in questions]
-    await asyncio.sleep(2 * _PAUSE_S)
-    while await asyncio.to_thread(server.total, "vllm:num_requests_waiting") < queued:
-        assert time.monotonic() - began < _FLOODED_S, "the server works faster than we can send"
-        await asyncio.sleep(_PAUSE_S)
+    await asyncio.sleep(_HEAD_START_S)
     answers = []
     for n in range(light):
         answers.append(asyncio.create_task(ask(modest, f"{shared} Please answer {n}.", tokens)))
         await asyncio.sleep(_PAUSE_S)
-    return Result(await asyncio.gather(*flood), await asyncio.gather(*answers), time.monotonic() - began)
+    told, _ = await flood.communicate()
+    whole = [Answer(**answer) for answer in json.loads(told)]
+    return Result(whole, await asyncio.gather(*answers), time.monotonic() - began)
+
+
+async def _flood(url: str, shared: str, requests: int, tokens: int) -> None:
+    """Say so, ask many questions at once, and tell what came back."""
+    crowd = client(url, "flood")
+    sys.stdout.write("sending\n")
+    sys.stdout.flush()
+    asked = (ask_for_all(crowd, f"{shared} Question {n}: why?", tokens) for n in range(requests))
+    sys.stdout.write(json.dumps([asdict(answer) for answer in await asyncio.gather(*asked)]))
 
 
 async def _hang_on(url: str, requests: int) -> None:
@@ -145,4 +157,7 @@ async def _hang_on(url: str, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_hang_on(sys.argv[1], int(sys.argv[2])))
+    if sys.argv[1] == "flood":
+        asyncio.run(_flood(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])))
+    else:
+        asyncio.run(_hang_on(sys.argv[2], int(sys.argv[3])))

@@ -21,13 +21,13 @@ SHELL = page_blocks()
 TOML = page_blocks("toml")[0].replace("quantum = 2048", "quantum = 200")
 """The page's configuration, with a quantum for small requests: about what one of them costs."""
 STOCK = "exec vllm serve $MODEL"
-RUNS = 3
+RUNS = 5
 
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    """The tiny model."""
-    return make_model(Path(sys.prefix) / "tiny-llama")
+    """A tiny model, with so many layers that the engine is slower than the server's front: or no queue forms."""
+    return make_model(Path(sys.prefix) / "tall-llama", layers=12)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: S
         results = []
         for server in (stock, fair) if run % 2 else (fair, stock):
             before = server.total("vllm:iteration_tokens_total_count")
-            result = asyncio.run(load.flood_and_light(server, f"Run {run}.", queued=60))
+            result = asyncio.run(load.flood_and_light(server.url, f"Run {run}."))
             result.steps = int(server.total("vllm:iteration_tokens_total_count") - before)
             results.append(result)
         pairs.append(tuple(results) if run % 2 else tuple(reversed(results)))
@@ -176,7 +176,7 @@ def test_disconnects_leave_nothing_behind(fair: Server) -> None:
 
 def test_a_killed_client_leaves_nothing_behind(fair: Server) -> None:
     """A client that is killed in the middle of its streams leaves nothing behind."""
-    command = [sys.executable, "-m", "tests.vllm.load", fair.url, "12"]
+    command = [sys.executable, "-m", "tests.vllm.load", "hang", fair.url, "12"]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, env=os.environ) as victim:  # noqa: S603
         assert victim.stdout is not None
@@ -305,7 +305,7 @@ def test_a_policy_that_fails_does_no_harm(doomed: tuple[Server, Server, int]) ->
     server.ready()
     assert f"`{ADDITIONAL}`" in PAGE.read_text(encoding="utf-8")
     assert "fairprefix: policy dlpm, quantum 4096, gate credit" in server.log()
-    result = asyncio.run(load.flood_and_light(server, "Failing.", requests=30, light=3, tokens=8))
+    result = asyncio.run(load.flood_and_light(server.url, "Failing.", requests=30, light=3, tokens=8))
     assert all(answer.tokens == 8 for answer in [*result.flood, *result.light])
     assert server.log().count("RuntimeError: this policy fails on purpose") <= 2
     assert server.log().count("fairprefix: the policy failed, arrival order takes over") == 1

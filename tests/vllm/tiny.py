@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 _CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
 
 
-def make_model(folder: Path) -> Path:
+def make_model(folder: Path, layers: int = 2) -> Path:
     """Write the model unless it is there; return the folder."""
     if (folder / "tokenizer_config.json").exists():
         return folder
@@ -20,7 +20,7 @@ def make_model(folder: Path) -> Path:
         vocab_size=512,
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=2048,
