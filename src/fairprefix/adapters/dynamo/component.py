@@ -31,8 +31,8 @@ _LONGEST_SUSPENSION_S = 60.0
 _LOOK_AGAIN_S = 0.05
 _LEAD = 1
 """Tokens before its last one when a request's place at a worker is given to the next. With two the worker is never
-without work (0.99 of the native router's throughput), but requests wait inside it, in order of arrival, and the light
-clients lose half of what they gain."""
+without work (0.99 of the native router's throughput), but requests wait inside it, in order of arrival, and the
+light clients lose half of what they gain."""
 _GIVE_UP_S = 30.0
 """How long a request waits while there is no worker at all."""
 
