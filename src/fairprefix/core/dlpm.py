@@ -224,8 +224,8 @@ class DLPM(BasePolicy):
                 self._settled_account(account)
             account.balance -= output_cost * count
             account.outstanding -= count
-            if account.bucket is not None and not self._stays(account):
-                self._update(account)
+            if account.bucket is not None and not self._stays(account) and self._place(account):
+                self._offer_account(account)
 
     def _settled(self, entry: Entry) -> None:
         self._table.release(self._accounts[entry.owner], entry.request.client)
