@@ -15,8 +15,6 @@ from attrs import asdict, define, field
 from openai import AsyncOpenAI
 
 MODEL = "tiny"
-_HEAD_START_S = 1.5
-"""Of the flood."""
 _PAUSE_S = 0.15
 """Between requests of a light client."""
 
@@ -97,20 +95,21 @@ async def ask_for_all(server: AsyncOpenAI, prompt: str, tokens: int) -> Answer:
     return Answer(0.0, whole.usage.completion_tokens, whole.usage.prompt_tokens, cached)
 
 
-async def flood_and_light(url: str, salt: str, *, requests: int = 100, light: int = 8, tokens: int = 32) -> Result:
-    """Let one client send everything at once, and another one a request now and then.
+async def flood_and_light(url: str, salt: str, *, requests: int = 48, light: int = 8, tokens: int = 64) -> Result:
+    """Let one client send everything at once, and when the rest is a queue, another one a request now and then.
 
     The flood is a process of its own: sending it takes seconds, in which the other client could not send either.
+    Its first answer tells that the server's front is through with it, and that the engine is what it waits for.
 
     Args:
         url: of the server.
         salt: makes the prompts new to its cache.
         requests: of the client that floods.
         light: requests of the other one.
-        tokens: of each answer.
+        tokens: of each answer: so many that the engine is what is waited for.
     """
-    modest = client(url, "light")
     shared = f"{salt} " + "You are a helpful assistant. " * 8
+    began = time.monotonic()
     flood = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.vllm.load", "flood", url, shared, str(requests), str(tokens)),
         cwd=Path(__file__).parents[2],
@@ -118,24 +117,25 @@ async def flood_and_light(url: str, salt: str, *, requests: int = 100, light: in
     )
     assert flood.stdout
     await flood.stdout.readline()
-    began = time.monotonic()
-    await asyncio.sleep(_HEAD_START_S)
     answers = []
-    for n in range(light):
-        answers.append(asyncio.create_task(ask(modest, f"{shared} Please answer {n}.", tokens)))
-        await asyncio.sleep(_PAUSE_S)
-    told, _ = await flood.communicate()
-    whole = [Answer(**answer) for answer in json.loads(told)]
-    return Result(whole, await asyncio.gather(*answers), time.monotonic() - began)
+    async with client(url, "light") as modest:
+        for n in range(light):
+            answers.append(asyncio.create_task(ask(modest, f"{shared} Please answer {n}.", tokens)))
+            await asyncio.sleep(_PAUSE_S)
+        told, _ = await flood.communicate()
+        whole = [Answer(**answer) for answer in json.loads(told)]
+        return Result(whole, await asyncio.gather(*answers), time.monotonic() - began)
 
 
 async def _flood(url: str, shared: str, requests: int, tokens: int) -> None:
-    """Say so, ask many questions at once, and tell what came back."""
-    crowd = client(url, "flood")
-    sys.stdout.write("sending\n")
-    sys.stdout.flush()
-    asked = (ask_for_all(crowd, f"{shared} Question {n}: why?", tokens) for n in range(requests))
-    sys.stdout.write(json.dumps([asdict(answer) for answer in await asyncio.gather(*asked)]))
+    """Ask many questions at once, say when the first has its answer, and tell what came back."""
+    async with client(url, "flood") as crowd:
+        asked = (ask_for_all(crowd, f"{shared} Question {n}: why?", tokens) for n in range(requests))
+        answers = [asyncio.create_task(question) for question in asked]
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        sys.stdout.write("answered\n")
+        sys.stdout.flush()
+        sys.stdout.write(json.dumps([asdict(answer) for answer in await asyncio.gather(*answers)]))
 
 
 async def _hang_on(url: str, requests: int) -> None:

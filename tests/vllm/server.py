@@ -52,7 +52,7 @@ class Server:
                 env={
                     **os.environ,
                     "PATH": f"{here}:{os.environ['PATH']}",
-                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent / 'polite'}",
                     "MODEL": f"{model} --port {self.port} {ON_A_CPU}",
                     **(environ or {}),
                 },

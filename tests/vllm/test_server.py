@@ -21,7 +21,7 @@ SHELL = page_blocks()
 TOML = page_blocks("toml")[0].replace("quantum = 2048", "quantum = 200")
 """The page's configuration, with a quantum for small requests: about what one of them costs."""
 STOCK = "exec vllm serve $MODEL"
-RUNS = 5
+RUNS = 3
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def complete(server: Server, headers: dict[str, str] | None = None, **body: obje
 
 
 def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: Server) -> None:
-    """Beside a flood, a light client waits less than half as long; hits and throughput stay."""
+    """Beside a flood, a light client waits less than a third as long; hits and throughput stay."""
     stock = servers[0]
     pairs = []
     for run in range(RUNS):
@@ -83,7 +83,7 @@ def test_a_light_client_is_served_sooner(servers: tuple[Server, Server], fair: S
             f"and {ours.hit_rate:.3f}, tokens/s {plain.tokens / plain.seconds:.0f} and "
             f"{ours.tokens / ours.seconds:.0f}, steps {plain.steps} and {ours.steps}"
         )
-    assert statistics.median(plain.light_ttft / ours.light_ttft for plain, ours in pairs) >= 2
+    assert statistics.median(plain.light_ttft / ours.light_ttft for plain, ours in pairs) >= 3
     assert statistics.median(ours.hit_rate - plain.hit_rate for plain, ours in pairs) >= -0.01
     # By the clock, throughput is noise on a busy machine: steps are counted here; benchmarks/vllm_step times them.
     speeds = [(ours.tokens / ours.steps) / (plain.tokens / plain.steps) for plain, ours in pairs]
