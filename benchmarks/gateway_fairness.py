@@ -3,6 +3,7 @@
     make bench-gateway-fairness
     python -m benchmarks.gateway_fairness             # workers that take an engine's time, and compute nothing
     python -m benchmarks.gateway_fairness --engine    # the reference engine with a model, on the processor
+    python -m benchmarks.gateway_fairness --quantum 64 256 1024 4096    # the gateway alone, by quantum
 
 One client keeps 60 requests under way, two keep 3 each, for the same time in every arrangement:
 
@@ -24,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
-from attrs import define
+from attrs import Factory, define
 
 from benchmarks.gateway import ROUTERS, free_port, running
 
@@ -47,12 +48,15 @@ class Scale:
     """Words of a document, which all requests about it begin with."""
     heavy_output: int
     light_output: int
-    quantum: int
-    """About what a heavy request costs, so that nobody waits for more than one of them more than needed."""
+    documents: dict[str, int] = Factory(FAMILIES.copy)
+    cache_blocks: int = 600
+    """Blocks of 16 tokens that a worker without an engine keeps cached."""
+    quantum: int | None = None
+    """None: the gateway's default."""
 
 
-MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16, quantum=256)
-REAL = Scale(slots=4, seconds=40, warm_up=12, document=60, heavy_output=12, light_output=4, quantum=64)
+MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16)
+REAL = Scale(slots=4, seconds=40, warm_up=12, document=60, heavy_output=12, light_output=4)
 
 
 @define
@@ -104,7 +108,7 @@ class Load:
         output = scale.heavy_output if name == "heavy" else scale.light_output
         while True:
             turn += 1
-            family = f"{name}{(number + turn) % FAMILIES[name]} "
+            family = f"{name}{(number + turn) % scale.documents[name]} "
             body = {
                 "model": self._model,
                 "prompt": family * scale.document + f"question {number} {turn}",
@@ -131,7 +135,7 @@ def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -
         port = free_port()
         slots = str(scale.slots)
         command = [sys.executable, str(MOCK), "--port", str(port), "--slots", slots, "--step-ms", "20",
-                   "--prefill-us", "100", "--cache-blocks", "600"]  # fmt: skip
+                   "--prefill-us", "100", "--cache-blocks", str(scale.cache_blocks)]  # fmt: skip
         if engine:
             command = [sys.executable, "-m", "fairprefix", "serve", model, "--policy", "fcfs", "--port", str(port),
                        "--max-batch", slots, "--kv-tokens", "8192", "--max-waiting", "10000"]  # fmt: skip
@@ -149,9 +153,10 @@ def arrangements(urls: list[str], scale: Scale, *, peers: bool) -> dict[str, tup
         base = [sys.executable, "-m", "fairprefix", "gateway", "--port", str(port), "--admin-port", "0"]
         return [*base, "--trust", "127.0.0.1", *more, *workers], port
 
+    quantum = ("--quantum", str(scale.quantum)) if scale.quantum else ()
     found = {
         BARE: gateway(",fairprefix=serve", "--router", "cache_aware"),
-        GATEWAY: gateway(f",window={scale.slots}", "--quantum", str(scale.quantum)),
+        GATEWAY: gateway(f",window={scale.slots}", *quantum),
     }
     if peers and (ROUTERS / "sglang-router").exists():
         port = free_port()
@@ -169,26 +174,47 @@ def main(args: argparse.Namespace) -> None:
     scale = REAL if args.engine else MOCKED
     if args.seconds:
         scale.seconds = args.seconds
+    if args.documents:
+        scale.documents["heavy"] = args.documents
+    if args.cache_blocks:
+        scale.cache_blocks = args.cache_blocks
     peers = not args.engine  # which ask their workers for more than OpenAI's endpoints
-    names = list(arrangements([], scale, peers=peers))
-    measured: dict[str, Figures] = {}
-    for name in names:
-        with ExitStack() as stack:
-            urls = start_workers(stack, scale, engine=args.engine, model=args.model)
-            command, port = arrangements(urls, scale, peers=peers)[name]
-            stack.enter_context(running(command, port))
-            time.sleep(3)  # routers ask their workers first
-            model = args.model if args.engine else "mock"
-            measured[name] = asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale).run())
-    report(measured)
+    if args.quantum:
+        by_quantum(args, scale)
+        return
+    report({name: measure(name, args, scale, peers=peers) for name in arrangements([], scale, peers=peers)})
 
 
-def report(measured: dict[str, Figures]) -> None:
-    """Print a table, and how the gateway compares with each other arrangement."""
+def measure(name: str, args: argparse.Namespace, scale: Scale, *, peers: bool = False) -> Figures:
+    """Measure one arrangement, with workers of its own."""
+    with ExitStack() as stack:
+        urls = start_workers(stack, scale, engine=args.engine, model=args.model)
+        command, port = arrangements(urls, scale, peers=peers)[name]
+        stack.enter_context(running(command, port))
+        time.sleep(3)  # routers ask their workers first
+        model = args.model if args.engine else "mock"
+        return asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale).run())
+
+
+def by_quantum(args: argparse.Namespace, scale: Scale) -> None:
+    """Measure the gateway with one quantum after the other, and print a table."""
+    measured = {}
+    for scale.quantum in args.quantum:
+        measured[f"quantum {scale.quantum}"] = measure(GATEWAY, args, scale)
+    table(measured)
+
+
+def table(measured: dict[str, Figures]) -> None:
+    """Print a table."""
     print(f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}{'hits':>8}")
     for name, of in measured.items():
         times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
         print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.hit_rate:8.3f}")
+
+
+def report(measured: dict[str, Figures]) -> None:
+    """Print a table, and how the gateway compares with each other arrangement."""
+    table(measured)
     own = measured[GATEWAY]
     worse = max(own.p50["light"], own.p50["other"])
     for name, of in measured.items():
@@ -206,5 +232,8 @@ if __name__ == "__main__":
         "--engine", action="store_true", help="the reference engine instead of workers that compute nothing"
     )
     parser.add_argument("--model", default="smollm2", help="for --engine (default: smollm2)")
+    parser.add_argument("--quantum", type=int, nargs="+", metavar="N", help="the gateway alone, by quantum")
+    parser.add_argument("--documents", type=int, metavar="N", help="that the heavy client asks about")
+    parser.add_argument("--cache-blocks", type=int, metavar="N", help="of a worker that computes nothing")
     parser.add_argument("--seconds", type=float, help="how long to measure each arrangement")
     main(parser.parse_args())
