@@ -8,7 +8,7 @@ stays cached in blocks of 16 tokens, least recently used first out. Answers are 
 Whole answers (no streams) come in several parts for `n` and for a list of prompts, each of which runs by itself.
 
 Fields of a request make it misbehave: `mock_status` (answers with it), `mock_break` (the connection breaks after
-so many tokens), `mock_no_usage`.
+so many tokens), `mock_no_usage`. After GET /mock/health/STATUS /health answers with that, and with 0 never.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class App:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.health = 200
         self.seen: list[dict[str, Any]] = []
         """Headers and bodies of the latest requests, for tests."""
 
@@ -130,8 +131,8 @@ class App:
                 {"headers": _headers(scope), "body": body if len(raw) < 1 << 14 else {}},
             ]
             await self._generate(body, "chat" in path, receive, send)
-        elif path == "/health":
-            await _whole(send, 200, {})
+        elif path.startswith(("/health", "/mock/health/")):
+            await self._health(path, send)
         elif path == "/metrics":
             await _whole(send, 200, "".join(self._metrics()))
         elif path == "/v1/models":
@@ -143,6 +144,15 @@ class App:
             await _whole(send, 200, {"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})
         else:
             await _whole(send, 200, {"path": path, "method": scope["method"], "bytes": len(raw)})
+
+    async def _health(self, path: str, send: Send) -> None:
+        if path != "/health":
+            self.health = int(path.rpartition("/")[2])
+            await _whole(send, 200, {})
+            return
+        while not self.health:  # noqa: ASYNC110 (whoever asks gives up)
+            await asyncio.sleep(0.1)
+        await _whole(send, self.health, {})
 
     def _metrics(self) -> Iterator[str]:
         for state, value in (("running", len(self.engine.running)), ("waiting", len(self.engine.waiting))):

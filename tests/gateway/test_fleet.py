@@ -21,6 +21,7 @@ from fairprefix.gateway.config import Settings, WorkerConfig, make_settings
 from fairprefix.gateway.errors import GatewayError
 from fairprefix.gateway.estimate import Estimates
 from fairprefix.gateway.fleet import Fleet
+from fairprefix.gateway.gateway import Gateway
 from fairprefix.gateway.health import next_window, read_load
 from fairprefix.gateway.prefix import TextBlocks, prompt_text
 from fairprefix.gateway.tally import Tally
@@ -100,6 +101,32 @@ def test_a_quantum_of_many_requests_is_spoken_of(quantum: int, *, said: bool) ->
     assert quantum_advice(settings(quantum=quantum, policy="vtc").policy, tally) is None
 
 
+def test_what_is_said_of_the_quantum_is_in_the_log_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running gateway looks at it again and again, and says it once."""
+    monkeypatch.setattr("fairprefix.gateway.gateway._SWEEP_S", 0.01)
+
+    async def run() -> None:
+        made = Gateway(settings(quantum=810))
+        await made.start()
+        for _ in range(200):
+            made.fleet.tally.done("a", input_tokens=400, cached=340, output=20)
+        await asyncio.sleep(0.2)
+        await made.stop()
+
+    asyncio.run(run())
+    assert [text for text in caplog.messages if "usual requests" in text] == [quantum_text(810)]
+
+
+def quantum_text(quantum: int) -> str:
+    """Return what is said of a quantum where a request costs 100."""
+    tally = Tally(settings().policy, names=10)
+    for _ in range(200):
+        tally.done("a", input_tokens=100, cached=0, output=0)
+    return str(quantum_advice(settings(quantum=quantum).policy, tally))
+
+
 def test_the_usual_cost_is_that_of_late() -> None:
     """It follows when requests become longer."""
     tally = Tally(settings().policy, names=10)
@@ -158,6 +185,21 @@ def test_each_request_is_settled_or_given_back_once_whatever_happens() -> None:
     for worker in both.workers.values():
         worker.queue.policy.validate()
         assert (len(worker.queue.inside), worker.queue.policy.live) == (0, 0)
+
+
+def test_a_worker_that_comes_back_has_nothing_cached() -> None:
+    """It may have been restarted: neither its queue nor the router takes anything to be there."""
+    both = fleet()
+    asked = Request(id="1", client="a", input_tokens=64, max_output=50, blocks=(1, 2, 3))
+    turn = both.enter(asked, 10)
+    worker = both.workers[turn.worker]
+    both.settle(turn, prompt=64, cached=0, output=5)
+    slot = both.router.workers.named(worker.name).slot
+    assert worker.cached(asked) > 0
+    assert both.router.index.blocks_of(slot) == 3
+    both.suspend(worker, "test")
+    both.resume(worker)
+    assert worker.cached(asked) == both.router.index.blocks_of(slot) == 0
 
 
 @pytest.mark.parametrize(
