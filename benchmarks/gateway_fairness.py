@@ -11,7 +11,8 @@ One client keeps 60 requests under way, two keep 3 each, for the same time in ev
 * the same gateway with cache_aware routing and no queues (everything goes to the workers at once);
 * sglang-router, where it is installed (.venv-routers); not with --engine.
 
-Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios.
+Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios; with
+--engine also tokens per second of the workers' processor time, whatever else the machine does meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 import aiohttp
 from attrs import Factory, define
 
-from benchmarks.gateway import ROUTERS, free_port, running
+from benchmarks.gateway import ROUTERS, free_port, processor_seconds, running
 
 MOCK = Path(__file__).parent.parent / "tests" / "gateway" / "mock_worker.py"
 STREAMS = {"heavy": 60, "light": 3, "other": 3}
@@ -69,6 +70,8 @@ class Figures:
     """Tokens (prompt and output) of finished requests per second."""
     hit_rate: float
     requests: int
+    efficiency: float
+    """The same tokens per second of processor time of the workers."""
 
     @property
     def worse_off(self) -> float:
@@ -79,7 +82,8 @@ class Figures:
 class Load:
     """Closed-loop clients."""
 
-    def __init__(self, url: str, model: str, scale: Scale) -> None:
+    def __init__(self, url: str, model: str, scale: Scale, workers: list[int]) -> None:
+        self._workers = workers
         self._url, self._model, self._scale = f"{url}/v1/completions", model, scale
         self._taken: dict[str, list[float]] = {name: [] for name in STREAMS}
         self._tokens = self._prompt = self._cached = 0
@@ -98,15 +102,20 @@ class Load:
             ]
             await asyncio.sleep(self._scale.warm_up)
             self._counting = True
-            began = time.monotonic()
+            began, worked = time.monotonic(), self._work()
             await asyncio.sleep(self._scale.seconds)
-            took = time.monotonic() - began
+            took, worked = time.monotonic() - began, self._work() - worked
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         p50 = {name: statistics.median(taken) if taken else float("inf") for name, taken in self._taken.items()}
         hits = self._cached / self._prompt if self._prompt else 0.0
-        return Figures(p50, self._tokens / took, hits, sum(map(len, self._taken.values())))
+        count = sum(map(len, self._taken.values()))
+        return Figures(p50, self._tokens / took, hits, count, self._tokens / max(worked, 0.01))
+
+    def _work(self) -> float:
+        """Return the processor time of the workers so far, in seconds."""
+        return sum(map(processor_seconds, self._workers))
 
     async def _stream(self, session: aiohttp.ClientSession, name: str, number: int) -> None:
         scale, turn = self._scale, 0
@@ -133,9 +142,9 @@ class Load:
                 self._cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
 
-def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -> list[str]:
-    """Start three workers; return their URLs."""
-    urls = []
+def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -> dict[str, int]:
+    """Start three workers; return their process ids by URL."""
+    workers = {}
     for _ in range(3):
         port = free_port()
         slots = str(scale.slots)
@@ -144,9 +153,8 @@ def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -
         if engine:
             command = [sys.executable, "-m", "fairprefix", "serve", model, "--policy", "fcfs", "--port", str(port),
                        "--max-batch", slots, "--kv-tokens", "8192", "--max-waiting", "10000"]  # fmt: skip
-        stack.enter_context(running(command, port))
-        urls.append(f"http://127.0.0.1:{port}")
-    return urls
+        workers[f"http://127.0.0.1:{port}"] = stack.enter_context(running(command, port))
+    return workers
 
 
 def arrangements(urls: list[str], scale: Scale, *, peers: bool) -> dict[str, tuple[list[str], int]]:
@@ -195,12 +203,12 @@ def main(args: argparse.Namespace) -> None:
 def measure(name: str, args: argparse.Namespace, scale: Scale, *, peers: bool = False) -> Figures:
     """Measure one arrangement, with workers of its own."""
     with ExitStack() as stack:
-        urls = start_workers(stack, scale, engine=args.engine, model=args.model)
-        command, port = arrangements(urls, scale, peers=peers)[name]
+        workers = start_workers(stack, scale, engine=args.engine, model=args.model)
+        command, port = arrangements(list(workers), scale, peers=peers)[name]
         stack.enter_context(running(command, port))
         time.sleep(3)  # routers ask their workers first
         model = args.model if args.engine else "mock"
-        return asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale).run())
+        return asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale, list(workers.values())).run())
 
 
 def by_quantum(args: argparse.Namespace, scale: Scale) -> None:
@@ -213,10 +221,13 @@ def by_quantum(args: argparse.Namespace, scale: Scale) -> None:
 
 def table(measured: dict[str, Figures]) -> None:
     """Print a table."""
-    print(f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}{'hits':>8}")
+    print(
+        f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}"
+        f"{'per CPU s':>11}{'hits':>8}"
+    )
     for name, of in measured.items():
         times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
-        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.hit_rate:8.3f}")
+        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.efficiency:11.0f}{of.hit_rate:8.3f}")
 
 
 def report(rounds: list[dict[str, Figures]]) -> None:
@@ -228,10 +239,11 @@ def report(rounds: list[dict[str, Figures]]) -> None:
             pairs = [(measured[GATEWAY], measured[name]) for measured in rounds]
             lower = statistics.median(of.worse_off / own.worse_off for own, of in pairs)
             faster = statistics.median(own.throughput / of.throughput for own, of in pairs)
+            dearer = statistics.median(own.efficiency / of.efficiency for own, of in pairs)
             hits = statistics.median(own.hit_rate - of.hit_rate for own, of in pairs)
             print(
                 f"than with {name}: the worse-off light client's p50 {lower:.2f}x lower, throughput "
-                f"{faster:.3f}x, hit rate {100 * hits:+.1f} points"
+                f"{faster:.3f}x, per CPU second {dearer:.3f}x, hit rate {100 * hits:+.1f} points"
             )
 
 

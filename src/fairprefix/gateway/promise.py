@@ -98,8 +98,8 @@ class Promise:
         if client not in self._followed or not self._queues:
             return
         if waiting:
+            self._begun[client] = self._watch.missed(client)  # before: then nothing has to be looked up
             self._watch.queued(client, +1)
-            self._begun[client] = self._watch.missed(client)
         else:
             self._watch.queued(client, -1)
             self._most_missed = max(self._most_missed, self._watch.missed(client) - self._begun.pop(client))
