@@ -57,7 +57,9 @@ class Scale:
 
 
 MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16)
-REAL = Scale(slots=4, seconds=40, warm_up=12, document=60, heavy_output=12, light_output=4)
+REAL = Scale(slots=4, seconds=40, warm_up=25, document=60, heavy_output=12, light_output=4,
+             documents={"heavy": 12, "light": 2, "other": 2})  # fmt: skip
+"""A processor computes few prompts: with more documents the caches would still be filling after the warm-up."""
 
 
 @define
