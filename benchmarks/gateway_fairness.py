@@ -198,8 +198,14 @@ def main(args: argparse.Namespace) -> None:
     if args.quantum:
         by_quantum(args, scale)
         return
-    names = list(arrangements([], scale, peers=peers))
-    report([{name: measure(name, args, scale, peers=peers) for name in names} for _ in range(args.rounds)])
+    rounds: list[dict[str, Figures]] = []
+    for _ in range(args.rounds):
+        print_head()
+        rounds.append({})
+        for name in arrangements([], scale, peers=peers):
+            rounds[-1][name] = measure(name, args, scale, peers=peers)
+            print_row(name, rounds[-1][name])
+    report(rounds)
 
 
 def measure(name: str, args: argparse.Namespace, scale: Scale, *, peers: bool = False) -> Figures:
@@ -215,27 +221,29 @@ def measure(name: str, args: argparse.Namespace, scale: Scale, *, peers: bool = 
 
 def by_quantum(args: argparse.Namespace, scale: Scale) -> None:
     """Measure the gateway with one quantum after the other, and print a table."""
-    measured = {}
+    print_head()
     for scale.quantum in args.quantum:
-        measured[f"quantum {scale.quantum}"] = measure(GATEWAY, args, scale)
-    table(measured)
+        print_row(f"quantum {scale.quantum}", measure(GATEWAY, args, scale))
 
 
-def table(measured: dict[str, Figures]) -> None:
-    """Print a table."""
+def print_head() -> None:
+    """Print what the columns are."""
     print(
         f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}"
-        f"{'per CPU s':>11}{'hits':>8}"
+        f"{'per CPU s':>11}{'hits':>8}",
+        flush=True,
     )
-    for name, of in measured.items():
-        times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
-        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.efficiency:11.0f}{of.hit_rate:8.3f}")
+
+
+def print_row(name: str, of: Figures) -> None:
+    """Print what was measured of one arrangement."""
+    times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
+    figures = f"{of.throughput:10.0f}{of.efficiency:11.0f}{of.hit_rate:8.3f}"
+    print(f"{name:32}{of.requests:9}{times}{figures}", flush=True)
 
 
 def report(rounds: list[dict[str, Figures]]) -> None:
-    """Print a table for each round, and how the gateway compares with the others: medians over the rounds."""
-    for measured in rounds:
-        table(measured)
+    """Print how the gateway compares with the others: medians over the rounds."""
     for name in rounds[0]:
         if name != GATEWAY:
             pairs = [(measured[GATEWAY], measured[name]) for measured in rounds]

@@ -187,6 +187,20 @@ def test_each_request_is_settled_or_given_back_once_whatever_happens() -> None:
         assert (len(worker.queue.inside), worker.queue.policy.live) == (0, 0)
 
 
+def test_a_request_that_failed_goes_to_another_worker_although_its_prompt_is_cached_here() -> None:
+    """What has just failed is avoided as long as there is anybody else."""
+    both = fleet()
+    first = both.enter(request(1, "a"), 10)
+    both.settle(first, prompt=64, cached=0, output=5)
+    again = both.enter(Request(id="2", client="a", input_tokens=64, max_output=50, blocks=(1,)), 10)
+    assert again.worker == first.worker, "where it is cached"
+    both.send_again(again)
+    assert again.worker != first.worker
+    both.suspend(both.workers[first.worker], "test")
+    both.send_again(again)
+    assert again.place is Place.INSIDE, "there is nobody else"
+
+
 def test_a_worker_that_comes_back_has_nothing_cached() -> None:
     """It may have been restarted: neither its queue nor the router takes anything to be there."""
     both = fleet()

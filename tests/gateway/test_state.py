@@ -19,7 +19,8 @@ from fairprefix.core.dlpm import DLPM
 from fairprefix.core.errors import ConfigError
 from fairprefix.core.prefixes import NoPrefixes
 from fairprefix.core.request import Request
-from fairprefix.gateway.gateway import restored_policy
+from fairprefix.gateway.config import make_settings
+from fairprefix.gateway.gateway import Gateway, restored_policy
 from fairprefix.gateway.keys import hash_key
 from fairprefix.gateway.state import FORMAT, SCHEMA, FileStore
 from tests.gateway.rig import Running, gateway, mock, wait_until
@@ -60,6 +61,27 @@ def test_deficits_and_counters_survive_a_restart(tmp_path: Path, how: signal.Sig
     assert alice["output_tokens"] == 31
     assert bob["service"] == before["bob"]["service"]
     assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
+
+
+def test_the_routers_deficits_survive_a_restart(tmp_path: Path) -> None:
+    """What a client has had of each worker's quantum is known after a restart."""
+    given = {"workers": [{"url": "http://127.0.0.1:1"}], "gateway": {"state": str(tmp_path / "state.json")}}
+
+    async def run(*, asks: bool) -> object:
+        made = Gateway(make_settings(given, "test"))
+        await made.start()
+        router = made.fleet.router
+        if asks:
+            made.fleet.resume(made.fleet.workers["http://127.0.0.1:1"])
+            turn = made.fleet.enter(Request(id="one", client="alice", input_tokens=70, max_output=10), 10)
+            made.fleet.settle(turn, prompt=70, cached=0, output=10)
+        accounts = router.snapshot()["accounts"]
+        await made.stop()
+        return accounts
+
+    before = asyncio.run(run(asks=True))
+    assert before
+    assert asyncio.run(run(asks=False)) == before
 
 
 def test_requests_that_were_under_way_hold_nothing_after_a_restart() -> None:
