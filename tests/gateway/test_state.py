@@ -117,9 +117,13 @@ def test_other_settings_begin_anew_and_other_weights_go_on() -> None:
 
 
 def test_the_file_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails leaves the state before it, and no litter."""
+    """Who reads while it is written has the state before it, as a whole; so has everybody if that fails."""
     store = FileStore(tmp_path / "state.json")
     state: Mapping[str, Any] = {"format": FORMAT, "schema": SCHEMA, "tally": {"a": 1}}
+    asyncio.run(store.save(state))
+    with (tmp_path / "state.json").open("rb") as reader:
+        asyncio.run(store.save({**state, "tally": {"b": 2}}))
+        assert json.load(reader) == state
     asyncio.run(store.save(state))
 
     def full(_handle: int) -> None:
