@@ -107,7 +107,7 @@ def running(
 
 
 def _free_port() -> int:
-    """Return a port that nobody listens on; SGLang adds 10,000 to it for another one, which must be a port as well."""
+    """Return a port that nobody listens on, to which SGLang can add 10,000 for another one."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
