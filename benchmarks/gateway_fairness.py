@@ -3,6 +3,7 @@
     make bench-gateway-fairness
     python -m benchmarks.gateway_fairness             # workers that take an engine's time, and compute nothing
     python -m benchmarks.gateway_fairness --engine    # the reference engine with a model, on the processor
+    python -m benchmarks.gateway_fairness --quantum 64 256 1024 4096    # the gateway alone, by quantum
 
 One client keeps 60 requests under way, two keep 3 each, for the same time in every arrangement:
 
@@ -10,7 +11,8 @@ One client keeps 60 requests under way, two keep 3 each, for the same time in ev
 * the same gateway with cache_aware routing and no queues (everything goes to the workers at once);
 * sglang-router, where it is installed (.venv-routers); not with --engine.
 
-Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios.
+Printed: p50 of the worse-off light client and its ratio, throughput and prefix hit rate, with their ratios; with
+--engine also tokens per second of the workers' processor time, whatever else the machine does meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
-from attrs import define
+from attrs import Factory, define
 
-from benchmarks.gateway import ROUTERS, free_port, running
+from benchmarks.gateway import ROUTERS, free_port, processor_seconds, running
 
 MOCK = Path(__file__).parent.parent / "tests" / "gateway" / "mock_worker.py"
 STREAMS = {"heavy": 60, "light": 3, "other": 3}
@@ -47,12 +49,17 @@ class Scale:
     """Words of a document, which all requests about it begin with."""
     heavy_output: int
     light_output: int
-    quantum: int
-    """About what a heavy request costs, so that nobody waits for more than one of them more than needed."""
+    documents: dict[str, int] = Factory(FAMILIES.copy)
+    cache_blocks: int = 600
+    """Blocks of 16 tokens that a worker without an engine keeps cached."""
+    quantum: int | None = None
+    """None: the gateway's default."""
 
 
-MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16, quantum=256)
-REAL = Scale(slots=4, seconds=40, warm_up=12, document=60, heavy_output=12, light_output=4, quantum=64)
+MOCKED = Scale(slots=8, seconds=20, warm_up=5, document=240, heavy_output=64, light_output=16)
+REAL = Scale(slots=4, seconds=40, warm_up=25, document=60, heavy_output=12, light_output=4,
+             documents={"heavy": 12, "light": 2, "other": 2})  # fmt: skip
+"""A processor computes few prompts: with more documents the caches would still be filling after the warm-up."""
 
 
 @define
@@ -65,12 +72,20 @@ class Figures:
     """Tokens (prompt and output) of finished requests per second."""
     hit_rate: float
     requests: int
+    efficiency: float
+    """The same tokens per second of processor time of the workers."""
+
+    @property
+    def worse_off(self) -> float:
+        """Seconds: p50 of the light client that waits longer."""
+        return max(self.p50["light"], self.p50["other"])
 
 
 class Load:
     """Closed-loop clients."""
 
-    def __init__(self, url: str, model: str, scale: Scale) -> None:
+    def __init__(self, url: str, model: str, scale: Scale, workers: list[int]) -> None:
+        self._workers = workers
         self._url, self._model, self._scale = f"{url}/v1/completions", model, scale
         self._taken: dict[str, list[float]] = {name: [] for name in STREAMS}
         self._tokens = self._prompt = self._cached = 0
@@ -89,22 +104,27 @@ class Load:
             ]
             await asyncio.sleep(self._scale.warm_up)
             self._counting = True
-            began = time.monotonic()
+            began, worked = time.monotonic(), self._work()
             await asyncio.sleep(self._scale.seconds)
-            took = time.monotonic() - began
+            took, worked = time.monotonic() - began, self._work() - worked
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         p50 = {name: statistics.median(taken) if taken else float("inf") for name, taken in self._taken.items()}
         hits = self._cached / self._prompt if self._prompt else 0.0
-        return Figures(p50, self._tokens / took, hits, sum(map(len, self._taken.values())))
+        count = sum(map(len, self._taken.values()))
+        return Figures(p50, self._tokens / took, hits, count, self._tokens / max(worked, 0.01))
+
+    def _work(self) -> float:
+        """Return the processor time of the workers so far, in seconds."""
+        return sum(map(processor_seconds, self._workers))
 
     async def _stream(self, session: aiohttp.ClientSession, name: str, number: int) -> None:
         scale, turn = self._scale, 0
         output = scale.heavy_output if name == "heavy" else scale.light_output
         while True:
             turn += 1
-            family = f"{name}{(number + turn) % FAMILIES[name]} "
+            family = f"{name}{(number + turn) % scale.documents[name]} "
             body = {
                 "model": self._model,
                 "prompt": family * scale.document + f"question {number} {turn}",
@@ -124,20 +144,19 @@ class Load:
                 self._cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
 
-def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -> list[str]:
-    """Start three workers; return their URLs."""
-    urls = []
+def start_workers(stack: ExitStack, scale: Scale, *, engine: bool, model: str) -> dict[str, int]:
+    """Start three workers; return their process ids by URL."""
+    workers = {}
     for _ in range(3):
         port = free_port()
         slots = str(scale.slots)
         command = [sys.executable, str(MOCK), "--port", str(port), "--slots", slots, "--step-ms", "20",
-                   "--prefill-us", "100", "--cache-blocks", "600"]  # fmt: skip
+                   "--prefill-us", "100", "--cache-blocks", str(scale.cache_blocks)]  # fmt: skip
         if engine:
             command = [sys.executable, "-m", "fairprefix", "serve", model, "--policy", "fcfs", "--port", str(port),
                        "--max-batch", slots, "--kv-tokens", "8192", "--max-waiting", "10000"]  # fmt: skip
-        stack.enter_context(running(command, port))
-        urls.append(f"http://127.0.0.1:{port}")
-    return urls
+        workers[f"http://127.0.0.1:{port}"] = stack.enter_context(running(command, port))
+    return workers
 
 
 def arrangements(urls: list[str], scale: Scale, *, peers: bool) -> dict[str, tuple[list[str], int]]:
@@ -149,9 +168,11 @@ def arrangements(urls: list[str], scale: Scale, *, peers: bool) -> dict[str, tup
         base = [sys.executable, "-m", "fairprefix", "gateway", "--port", str(port), "--admin-port", "0"]
         return [*base, "--trust", "127.0.0.1", *more, *workers], port
 
+    quantum = ("--quantum", str(scale.quantum)) if scale.quantum else ()
     found = {
         BARE: gateway(",fairprefix=serve", "--router", "cache_aware"),
-        GATEWAY: gateway(f",window={scale.slots}", "--quantum", str(scale.quantum)),
+        # One more than run: a place that gets free is filled at once, not after a question and an answer.
+        GATEWAY: gateway(f",window={scale.slots + 1}", *quantum),
     }
     if peers and (ROUTERS / "sglang-router").exists():
         port = free_port()
@@ -169,34 +190,62 @@ def main(args: argparse.Namespace) -> None:
     scale = REAL if args.engine else MOCKED
     if args.seconds:
         scale.seconds = args.seconds
+    if args.documents:
+        scale.documents["heavy"] = args.documents
+    if args.cache_blocks:
+        scale.cache_blocks = args.cache_blocks
     peers = not args.engine  # which ask their workers for more than OpenAI's endpoints
+    if args.quantum:
+        by_quantum(args, scale)
+        return
     names = list(arrangements([], scale, peers=peers))
-    measured: dict[str, Figures] = {}
-    for name in names:
-        with ExitStack() as stack:
-            urls = start_workers(stack, scale, engine=args.engine, model=args.model)
-            command, port = arrangements(urls, scale, peers=peers)[name]
-            stack.enter_context(running(command, port))
-            time.sleep(3)  # routers ask their workers first
-            model = args.model if args.engine else "mock"
-            measured[name] = asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale).run())
-    report(measured)
+    report([{name: measure(name, args, scale, peers=peers) for name in names} for _ in range(args.rounds)])
 
 
-def report(measured: dict[str, Figures]) -> None:
-    """Print a table, and how the gateway compares with each other arrangement."""
-    print(f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}{'hits':>8}")
+def measure(name: str, args: argparse.Namespace, scale: Scale, *, peers: bool = False) -> Figures:
+    """Measure one arrangement, with workers of its own."""
+    with ExitStack() as stack:
+        workers = start_workers(stack, scale, engine=args.engine, model=args.model)
+        command, port = arrangements(list(workers), scale, peers=peers)[name]
+        stack.enter_context(running(command, port))
+        time.sleep(3)  # routers ask their workers first
+        model = args.model if args.engine else "mock"
+        return asyncio.run(Load(f"http://127.0.0.1:{port}", model, scale, list(workers.values())).run())
+
+
+def by_quantum(args: argparse.Namespace, scale: Scale) -> None:
+    """Measure the gateway with one quantum after the other, and print a table."""
+    measured = {}
+    for scale.quantum in args.quantum:
+        measured[f"quantum {scale.quantum}"] = measure(GATEWAY, args, scale)
+    table(measured)
+
+
+def table(measured: dict[str, Figures]) -> None:
+    """Print a table."""
+    print(
+        f"{'':32}{'requests':>9}{'heavy p50':>11}{'light p50':>11}{'other p50':>11}{'tokens/s':>10}"
+        f"{'per CPU s':>11}{'hits':>8}"
+    )
     for name, of in measured.items():
         times = "".join(f"{of.p50[client]:9.2f} s" for client in STREAMS)
-        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.hit_rate:8.3f}")
-    own = measured[GATEWAY]
-    worse = max(own.p50["light"], own.p50["other"])
-    for name, of in measured.items():
+        print(f"{name:32}{of.requests:9}{times}{of.throughput:10.0f}{of.efficiency:11.0f}{of.hit_rate:8.3f}")
+
+
+def report(rounds: list[dict[str, Figures]]) -> None:
+    """Print a table for each round, and how the gateway compares with the others: medians over the rounds."""
+    for measured in rounds:
+        table(measured)
+    for name in rounds[0]:
         if name != GATEWAY:
-            ratio = max(of.p50["light"], of.p50["other"]) / worse
+            pairs = [(measured[GATEWAY], measured[name]) for measured in rounds]
+            lower = statistics.median(of.worse_off / own.worse_off for own, of in pairs)
+            faster = statistics.median(own.throughput / of.throughput for own, of in pairs)
+            dearer = statistics.median(own.efficiency / of.efficiency for own, of in pairs)
+            hits = statistics.median(own.hit_rate - of.hit_rate for own, of in pairs)
             print(
-                f"than with {name}: the worse-off light client's p50 {ratio:.2f}x lower, throughput "
-                f"{own.throughput / of.throughput:.3f}x, hit rate {100 * (own.hit_rate - of.hit_rate):+.1f} points"
+                f"than with {name}: the worse-off light client's p50 {lower:.2f}x lower, throughput "
+                f"{faster:.3f}x, per CPU second {dearer:.3f}x, hit rate {100 * hits:+.1f} points"
             )
 
 
@@ -206,5 +255,9 @@ if __name__ == "__main__":
         "--engine", action="store_true", help="the reference engine instead of workers that compute nothing"
     )
     parser.add_argument("--model", default="smollm2", help="for --engine (default: smollm2)")
+    parser.add_argument("--quantum", type=int, nargs="+", metavar="N", help="the gateway alone, by quantum")
+    parser.add_argument("--documents", type=int, metavar="N", help="that the heavy client asks about")
+    parser.add_argument("--cache-blocks", type=int, metavar="N", help="of a worker that computes nothing")
+    parser.add_argument("--rounds", type=int, default=1, help="of all arrangements in turn (default: 1)")
     parser.add_argument("--seconds", type=float, help="how long to measure each arrangement")
     main(parser.parse_args())

@@ -20,5 +20,5 @@ bench-gateway: venv $(ROUTERS)/installed  ## latency and throughput of the gatew
 	$(BIN)/python benchmarks/gateway.py
 
 bench-gateway-fairness: venv $(ROUTERS)/installed  ## a light client beside sixty streams: gateway and cache_aware routing
-	$(BIN)/python -m benchmarks.gateway_fairness
-	$(BIN)/python -m benchmarks.gateway_fairness --engine
+	$(BIN)/python -m benchmarks.gateway_fairness --rounds 3
+	$(BIN)/python -m benchmarks.gateway_fairness --engine --rounds 3

@@ -5,9 +5,10 @@
 It runs at most `slots` requests at once. A step takes `step-ms`, and `prefill-us` for each prompt token in it that
 is not cached; each running request gets one token a step. Prompts are words, a word is a token; what was computed
 stays cached in blocks of 16 tokens, least recently used first out. Answers are words, too: `tok` as often as told.
+Whole answers (no streams) come in several parts for `n` and for a list of prompts, each of which runs by itself.
 
 Fields of a request make it misbehave: `mock_status` (answers with it), `mock_break` (the connection breaks after
-so many tokens), `mock_no_usage`.
+so many tokens), `mock_no_usage`. After GET /mock/health/STATUS /health answers with that, and with 0 never.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class App:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.health = 200
         self.seen: list[dict[str, Any]] = []
         """Headers and bodies of the latest requests, for tests."""
 
@@ -129,8 +131,8 @@ class App:
                 {"headers": _headers(scope), "body": body if len(raw) < 1 << 14 else {}},
             ]
             await self._generate(body, "chat" in path, receive, send)
-        elif path == "/health":
-            await _whole(send, 200, {})
+        elif path.startswith(("/health", "/mock/health/")):
+            await self._health(path, send)
         elif path == "/metrics":
             await _whole(send, 200, "".join(self._metrics()))
         elif path == "/v1/models":
@@ -142,6 +144,15 @@ class App:
             await _whole(send, 200, {"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})
         else:
             await _whole(send, 200, {"path": path, "method": scope["method"], "bytes": len(raw)})
+
+    async def _health(self, path: str, send: Send) -> None:
+        if path != "/health":
+            self.health = int(path.rpartition("/")[2])
+            await _whole(send, 200, {})
+            return
+        while not self.health:  # noqa: ASYNC110 (whoever asks gives up)
+            await asyncio.sleep(0.1)
+        await _whole(send, self.health, {})
 
     def _metrics(self) -> Iterator[str]:
         for state, value in (("running", len(self.engine.running)), ("waiting", len(self.engine.waiting))):
@@ -158,26 +169,45 @@ class App:
         if body.get("mock_status"):
             await _whole(send, body["mock_status"], {"error": {"message": "as you wish"}})
             return
-        text = " ".join(str(m["content"]) for m in body["messages"]) if chat else str(body["prompt"])
-        one = Sequence(text.split() or ["empty"], body.get("max_tokens") or 16)
-        watch = asyncio.create_task(_until_gone(one, receive))
-        self.engine.add(one)
+        given = " ".join(str(m["content"]) for m in body["messages"]) if chat else body["prompt"]
+        prompts = given if isinstance(given, list) and given and isinstance(given[0], str) else [str(given)]
+        wanted, answers = body.get("max_tokens") or 16, body.get("n") or 1
+        all = [Sequence(text.split() or ["empty"], wanted) for text in prompts for _ in range(answers)]
+        watch = asyncio.create_task(_until_gone(all, receive))
+        for one in all:
+            self.engine.add(one)
         try:
-            await (self._stream if body.get("stream") else self._answer)(one, body, chat, send)
+            if body.get("stream"):
+                await self._stream(all[0], body, chat, send)
+            else:
+                await self._answer(all, answers, body, chat, send)
         finally:
-            one.gone = True
+            for one in all:
+                one.gone = True
             watch.cancel()
 
-    async def _answer(self, one: Sequence, body: dict[str, Any], chat: bool, send: Send) -> None:  # noqa: FBT001
-        while one.made < one.wanted and not one.gone:
-            await one.news.wait()
-            one.news.clear()
-        text = "tok " * one.made
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
-        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    async def _answer(
+        self,
+        all: list[Sequence],
+        answers: int,
+        body: dict[str, Any],
+        chat: bool,  # noqa: FBT001
+        send: Send,
+    ) -> None:
+        for one in all:
+            while one.made < one.wanted and not one.gone:
+                await one.news.wait()
+                one.news.clear()
+        choices: list[dict[str, Any]] = []
+        for index, one in enumerate(all):
+            text = "tok " * one.made
+            said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            choices.append({"index": index, "finish_reason": "length"} | said)
         kind = "chat.completion" if chat else "text_completion"
-        answer = {"id": "x", "object": kind, "created": 1, "model": "mock", "choices": [choice]}
-        await _whole(send, 200, answer if body.get("mock_no_usage") else answer | {"usage": _usage(one)})
+        answer = {"id": "x", "object": kind, "created": 1, "model": "mock", "choices": choices}
+        # A prompt counts once, however many answers there are to it.
+        usage = _usage(all[::answers], sum(one.made for one in all))
+        await _whole(send, 200, answer if body.get("mock_no_usage") else answer | {"usage": usage})
 
     async def _stream(self, one: Sequence, body: dict[str, Any], chat: bool, send: Send) -> None:  # noqa: FBT001
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -199,21 +229,22 @@ class App:
                 if sent == body.get("mock_break"):
                     raise ConnectionAbortedError
         if asked and not body.get("mock_no_usage"):
-            await _event(send, base | {"choices": [], "usage": _usage(one)})
+            await _event(send, base | {"choices": [], "usage": _usage([one], one.made)})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 
-def _usage(one: Sequence) -> dict[str, Any]:
-    total = len(one.tokens) + one.made
-    return {"prompt_tokens": len(one.tokens), "completion_tokens": one.made, "total_tokens": total,
-            "prompt_tokens_details": {"cached_tokens": one.cached}}  # fmt: skip
+def _usage(prompts: list[Sequence], made: int) -> dict[str, Any]:
+    tokens, cached = sum(len(one.tokens) for one in prompts), sum(one.cached for one in prompts)
+    return {"prompt_tokens": tokens, "completion_tokens": made, "total_tokens": tokens + made,
+            "prompt_tokens_details": {"cached_tokens": cached}}  # fmt: skip
 
 
-async def _until_gone(one: Sequence, receive: Callable[[], Awaitable[Message]]) -> None:
+async def _until_gone(all: list[Sequence], receive: Callable[[], Awaitable[Message]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    one.gone = True
-    one.news.set()
+    for one in all:
+        one.gone = True
+        one.news.set()
 
 
 def _headers(scope: Message) -> dict[str, str]:

@@ -59,6 +59,63 @@ def test_a_worker_that_keeps_failing_is_given_a_rest() -> None:
         assert completion(front).status_code == 200
 
 
+@pytest.mark.parametrize(("status", "why"), [(500, "status 500"), (0, "it did not answer in time")])
+def test_a_worker_that_fails_its_health_checks_rests_until_it_passes_one(status: int, why: str) -> None:
+    """Two in a row, with an error or without an answer; those who wait for it go elsewhere meanwhile."""
+    limits = {"health_interval_s": 0.1, "connect_timeout_s": 1}
+    with (
+        mock(step_ms=5, slots=1) as sick,
+        mock(step_ms=5, slots=1) as well,
+        _limited(sick, **limits, also=well) as front,
+    ):
+
+        def of_sick() -> dict[str, object]:
+            return next(worker for worker in front.state()["workers"] if worker["url"] == sick.url)
+
+        httpx.get(f"{sick.url}/mock/health/{status}")
+        wait_until(lambda: not of_sick()["alive"], 10)
+        assert why in str(of_sick()["why"])
+        for _ in range(4):
+            assert completion(front).status_code == 200
+        assert of_sick()["requests"] == 0
+        httpx.get(f"{sick.url}/mock/health/200")
+        wait_until(lambda: bool(of_sick()["alive"]), 10)
+
+
+def test_who_waits_for_the_last_worker_is_told_when_it_dies() -> None:
+    """With nobody left to serve them, those in the queue get a 503 at once."""
+    with mock(step_ms=20, slots=1) as worker, _limited(worker, health_interval_s=0.1) as front:
+
+        async def run() -> list[tuple[int, str]]:
+            async with httpx.AsyncClient(timeout=30) as client:
+                body = {"prompt": "one", "max_tokens": 200}
+                asks = [client.post(f"{front.url}/v1/completions", json=body) for _ in range(4)]
+                answers = asyncio.gather(*asks)
+                await asyncio.sleep(0.3)
+                worker.kill()
+                return [(one.status_code, one.json()["error"]["code"]) for one in await answers]
+
+        assert set(asyncio.run(run())) <= {(503, "no_worker"), (502, "worker_failed")}
+        front.settled()
+
+
+def test_where_too_many_wait_in_all_everybody_gets_a_503() -> None:
+    """The limit over all clients has a reason of its own, and says when to come back."""
+    with mock(step_ms=20, slots=1) as worker, _limited(worker, max_waiting=2) as front:
+
+        async def run() -> list[httpx.Response]:
+            async with httpx.AsyncClient(timeout=60) as client:
+                url, body = f"{front.url}/v1/completions", {"prompt": "one", "max_tokens": 10}
+                asks = [client.post(url, json=body, headers={"x-tenant-id": f"c{k}"}) for k in range(6)]
+                return list(await asyncio.gather(*asks))
+
+        refused = [answer for answer in asyncio.run(run()) if answer.status_code != 200]
+        assert [answer.status_code for answer in refused] == [503] * 3  # one inside, two in the queue
+        assert {answer.headers["x-llm-d-request-dropped-reason"] for answer in refused} == {"queue_full"}
+        assert all(answer.headers["retry-after"] for answer in refused)
+        front.settled()
+
+
 def test_a_stream_that_breaks_ends_with_an_error_event_and_pays_for_what_came() -> None:
     """What had been delivered is charged; the client is told, in the stream, that there is no more."""
     with mock(step_ms=1) as worker, gateway(f"{worker.url},window=4", options=TRUST) as front:
@@ -269,20 +326,21 @@ def test_invented_names_share_one_line_in_the_figures() -> None:
         assert len([name for name in front.metrics() if name.startswith("fairprefix_request_total")]) == 1001
 
 
-def _limited(worker: Process, **limits: object) -> _Limited:
-    return _Limited(worker, limits)
+def _limited(worker: Process, *, also: Process | None = None, **limits: object) -> _Limited:
+    return _Limited([worker, also] if also else [worker], limits)
 
 
 class _Limited:
-    """A gateway with one place at its only worker, and some other limits."""
+    """A gateway with one place at each worker, and some other limits."""
 
-    def __init__(self, worker: Process, limits: dict[str, object]) -> None:
+    def __init__(self, workers: list[Process], limits: dict[str, object]) -> None:
         import tempfile  # noqa: PLC0415
         from pathlib import Path  # noqa: PLC0415
 
         self._folder = tempfile.TemporaryDirectory()
         settings = {"gateway": {"trusted": ["127.0.0.1"], **limits}}
-        self._inner = gateway(f"{worker.url},window=1", settings=settings, folder=Path(self._folder.name))
+        urls = [f"{worker.url},window=1" for worker in workers]
+        self._inner = gateway(*urls, settings=settings, folder=Path(self._folder.name))
 
     def __enter__(self) -> Running:
         return self._inner.__enter__()

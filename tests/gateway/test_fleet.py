@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from fairprefix.core.catalog import make_policy
+from fairprefix.core.config import PolicyConfig
 from fairprefix.core.d2lpm import D2LPM
 from fairprefix.core.request import Request
 from fairprefix.core.router_catalog import make_router
-from fairprefix.gateway.ask import Ask
+from fairprefix.gateway.advice import quantum_advice
+from fairprefix.gateway.ask import Ask, read_ask
 from fairprefix.gateway.config import Settings, WorkerConfig, make_settings
 from fairprefix.gateway.errors import GatewayError
 from fairprefix.gateway.estimate import Estimates
 from fairprefix.gateway.fleet import Fleet
+from fairprefix.gateway.gateway import Gateway
 from fairprefix.gateway.health import next_window, read_load
 from fairprefix.gateway.prefix import TextBlocks, prompt_text
 from fairprefix.gateway.tally import Tally
@@ -74,6 +78,63 @@ async def _both_want_more(url: str) -> None:
         await asyncio.gather(*(stream(client, name) for name in ("three", "one") for _ in range(10)))
 
 
+def test_the_quantum_is_near_what_a_short_request_costs_unless_a_ledger_is_shared() -> None:
+    """A gateway's own default is small; one that asks Redis for each refill has that of every host."""
+    redis = {"redis": {"url": "redis://127.0.0.1:1"}}
+    quanta = [settings(**given).policy.quantum for given in ({}, redis, {"quantum": 9})]
+    assert quanta == [256, PolicyConfig().quantum, 9]
+
+
+@pytest.mark.parametrize(("quantum", "said"), [(800, False), (810, True)])
+def test_a_quantum_of_many_requests_is_spoken_of(quantum: int, *, said: bool) -> None:
+    """After two hundred requests of 100 units each, a quantum of more than eight of them gets a sentence."""
+    config = settings(quantum=quantum).policy
+    tally = Tally(config, names=10)
+    for number in range(200):
+        assert quantum_advice(config, tally) is None, number
+        tally.done("a", input_tokens=400, cached=340, output=20)
+    assert tally.usual_cost == 100
+    advice = quantum_advice(config, tally)
+    assert (advice is not None) == said
+    if said:
+        assert "quantum = 810 is what 8 usual requests cost (100 service units each)" in str(advice)
+    assert quantum_advice(settings(quantum=quantum, policy="vtc").policy, tally) is None
+
+
+def test_what_is_said_of_the_quantum_is_in_the_log_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running gateway looks at it again and again, and says it once."""
+    monkeypatch.setattr("fairprefix.gateway.gateway._SWEEP_S", 0.01)
+
+    async def run() -> None:
+        made = Gateway(settings(quantum=810))
+        await made.start()
+        for _ in range(200):
+            made.fleet.tally.done("a", input_tokens=400, cached=340, output=20)
+        await asyncio.sleep(0.2)
+        await made.stop()
+
+    asyncio.run(run())
+    assert [text for text in caplog.messages if "usual requests" in text] == [quantum_text(810)]
+
+
+def quantum_text(quantum: int) -> str:
+    """Return what is said of a quantum where a request costs 100."""
+    tally = Tally(settings().policy, names=10)
+    for _ in range(200):
+        tally.done("a", input_tokens=100, cached=0, output=0)
+    return str(quantum_advice(settings(quantum=quantum).policy, tally))
+
+
+def test_the_usual_cost_is_that_of_late() -> None:
+    """It follows when requests become longer."""
+    tally = Tally(settings().policy, names=10)
+    for cost in [10] * 300 + [1000] * 2000:
+        tally.done("a", input_tokens=cost, cached=0, output=0)
+    assert 990 < tally.usual_cost <= 1000
+
+
 def test_a_hundred_thousand_names_leave_bounded_tables_behind() -> None:
     """Accounts, figures, estimates and what is saved keep to their limits, whoever comes."""
     both = fleet(max_clients=500, router={"max_clients": 500}, gateway={"names": 100})
@@ -126,6 +187,21 @@ def test_each_request_is_settled_or_given_back_once_whatever_happens() -> None:
         assert (len(worker.queue.inside), worker.queue.policy.live) == (0, 0)
 
 
+def test_a_worker_that_comes_back_has_nothing_cached() -> None:
+    """It may have been restarted: neither its queue nor the router takes anything to be there."""
+    both = fleet()
+    asked = Request(id="1", client="a", input_tokens=64, max_output=50, blocks=(1, 2, 3))
+    turn = both.enter(asked, 10)
+    worker = both.workers[turn.worker]
+    both.settle(turn, prompt=64, cached=0, output=5)
+    slot = both.router.workers.named(worker.name).slot
+    assert worker.cached(asked) > 0
+    assert both.router.index.blocks_of(slot) == 3
+    both.suspend(worker, "test")
+    both.resume(worker)
+    assert worker.cached(asked) == both.router.index.blocks_of(slot) == 0
+
+
 @pytest.mark.parametrize(
     ("window", "inside", "queued", "load", "expected"),
     [
@@ -176,6 +252,63 @@ def test_prompts_agree_in_blocks_as_far_as_their_text_does() -> None:
         assert not set(of(**{"model": "m", "messages": said} | other)) & set(first)
     assert of(prompt=list(range(40))) == of(prompt=list(range(35)))
     assert len(of(prompt=list(range(40)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "places", "limit", "tokens"),
+    [
+        ({"prompt": "one", "max_tokens": 7}, 1, 7, None),
+        ({"prompt": "one", "max_tokens": 7, "n": 3}, 3, 21, None),
+        ({"messages": [{"role": "user", "content": "one"}], "max_tokens": 7, "n": 2}, 2, 14, None),
+        ({"prompt": ["one", "two"], "max_tokens": 7, "n": 3}, 6, 42, None),
+        ({"prompt": [1, 2, 3]}, 1, None, 3),
+        ({"prompt": [[1, 2, 3], [4]], "max_tokens": 7}, 2, 14, 4),
+        ({"input": ["one", "two", "three"]}, 3, None, None),
+        ({"input": [{"role": "user", "content": "one"}]}, 1, None, None),
+        ({"prompt": "one", "n": -5}, 1, None, None),
+        ({"prompt": "one", "n": "many"}, 1, None, None),
+        ({"prompt": "one", "n": 10**12}, 1 << 16, None, None),
+    ],
+)
+def test_answers_are_counted_as_the_worker_will_compute_them(
+    body: dict[str, Any], places: int, limit: int | None, tokens: int | None
+) -> None:
+    """`n` for each prompt: so many places at the worker, and so many times the longest output."""
+    ask = read_ask("/v1/completions", orjson.dumps(body), json=True, prompt=TextBlocks(16, 4))
+    assert (ask.places, ask.limit, ask.tokens) == (places, limit, tokens)
+
+
+def test_an_output_is_learnt_for_one_answer() -> None:
+    """Three answers of 20 tokens make 60 usual for three, and 20 for one."""
+    estimates = Estimates(4, 256)
+
+    def asked(places: int) -> Ask:
+        return Ask("/v1/completions", b"", {}, 400, None, None, (), places)
+
+    for _ in range(100):
+        estimates.learn(asked(3), "client", 100, 60)
+    assert [estimates.output(asked(places), "client") for places in (1, 3)] == [20, 60]
+
+
+def test_a_worker_runs_no_more_answers_than_its_window_has_places() -> None:
+    """Requests for two answers each, and lists of two prompts: four places are two of them; all is charged."""
+    with (
+        mock(step_ms=5, slots=64) as worker,
+        gateway(f"{worker.url},window=4", options=("--trust", "127.0.0.1")) as front,
+    ):
+
+        async def run() -> list[int]:
+            async with httpx.AsyncClient(timeout=60) as client:
+                bodies: list[dict[str, Any]] = [{"prompt": "one two", "n": 2}, {"prompt": ["one two", "3"]}] * 8
+                url = f"{front.url}/v1/completions"
+                asks = [client.post(url, json=body | {"max_tokens": 5}) for body in bodies]
+                return [len(answer.json()["choices"]) for answer in await asyncio.gather(*asks)]
+
+        assert asyncio.run(run()) == [2] * 16
+        assert httpx.get(f"{worker.url}/mock").json()["most_running"] == 4
+        front.settled()
+        client = front.client("default-flow")
+        assert (client["input_tokens"], client["output_tokens"]) == (8 * 2 + 8 * 3, 16 * 10)
 
 
 def test_estimates_learn_from_what_was_reported() -> None:

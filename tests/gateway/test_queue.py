@@ -16,9 +16,9 @@ from fairprefix.gateway.turn import Place, Turn
 from fairprefix.hosting import HostedPolicy
 
 
-def turn(id: str, client: str = "a", tokens: int = 10, reserve: int = 5) -> Turn:
+def turn(id: str, client: str = "a", tokens: int = 10, reserve: int = 5, places: int = 1) -> Turn:
     """Return a request that is about to come."""
-    return Turn(Request(id=id, client=client, input_tokens=tokens, max_output=10_000), reserve, 0)
+    return Turn(Request(id=id, client=client, input_tokens=tokens, max_output=10_000), reserve, 0, places)
 
 
 def queue(window: int | None = 2, *, checked: bool = True, **config: object) -> WorkerQueue:
@@ -48,6 +48,20 @@ def test_no_more_are_inside_than_the_window_holds() -> None:
     held.settle(turns[0], extend=10, output=3)
     assert turns[2].place is Place.INSIDE
     assert (len(held.inside), len(held.waiting)) == (2, 0)
+
+
+def test_a_request_takes_a_place_for_each_of_its_answers() -> None:
+    """With three of four places taken one more is let in, whatever it takes; then nobody until one is free."""
+    held = queue(window=4)
+    turns = [turn("three", places=3), turn("two", places=2), turn("one")]
+    for one in turns:
+        held.enter(one)
+    assert (held.taken, [one.place for one in turns]) == (5, [Place.INSIDE, Place.INSIDE, Place.WAITING])
+    held.settle(turns[1], extend=10, output=3)
+    assert (held.taken, turns[2].place) == (4, Place.INSIDE)
+    held.withdraw(turns[0])
+    held.withdraw(turns[2])
+    assert held.taken == 0
 
 
 def test_a_light_client_does_not_wait_for_the_whole_queue_of_another() -> None:

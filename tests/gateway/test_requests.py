@@ -138,6 +138,13 @@ def test_a_body_that_is_too_large_is_a_413(front: Running) -> None:
     assert chunked.status_code == 413
 
 
+def test_a_body_that_says_it_is_too_large_is_not_waited_for(front: Running) -> None:
+    """Its length is in its head: the 413 comes before any of it."""
+    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999\r\n\r\n")
+        assert b" 413 " in connection.recv(1000).partition(b"\r\n")[0]
+
+
 def test_a_large_body_reaches_the_worker_whole(front: Running, worker: Process) -> None:
     """Eight megabytes of prompt are computed to the last word."""
     before = httpx.get(f"{worker.url}/mock").json()["prompt_tokens"]

@@ -45,12 +45,14 @@ def test_deficits_and_counters_survive_a_restart(tmp_path: Path, how: signal.Sig
             spend(front, "alice", tokens=30)
             spend(front, "bob", tokens=3)
             before = {name: front.client(name) for name in ("alice", "bob")}
+            bound = front.state()["bound"]
             saved = tmp_path / "state.json"
             wait_until(lambda: saved.exists() and json.loads(saved.read_text())["tally"].get("bob", {}).get(
                 "output_tokens") == 3, 10)  # fmt: skip
             front.process.send_signal(how)
             front.process.wait(20)
         with gateway(address, settings=settings, folder=tmp_path) as front:
+            assert front.state()["bound"] == bound > 0, "debts have come from what was seen before"
             spend(front, "alice", tokens=1)
             alice, bob = front.client("alice"), front.client("bob")
     assert bob["deficit"] == before["bob"]["deficit"] > 0

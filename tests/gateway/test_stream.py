@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairprefix.gateway.config import make_settings
+from fairprefix.gateway.gateway import Gateway
 from fairprefix.gateway.stream import Stream
 from fairprefix.gateway.upstream import Answer, UpstreamError
 from fairprefix.gateway.usage import EventReader, Usage, usage_of
@@ -71,6 +74,40 @@ def test_it_is_read_to_its_end_although_nobody_takes_it() -> None:
         assert b"".join([first or b"", *rest]) == b"".join(cast("list[bytes]", pieces))
 
     asyncio.run(run())
+
+
+def test_who_is_slow_is_read_ahead_of_and_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway looks at those under way again and again: at how long they have not taken what they are sent."""
+    monkeypatch.setattr("fairprefix.gateway.gateway._SWEEP_S", 0.01)
+    given = {"workers": [{"url": "http://127.0.0.1:1"}], "gateway": {"write_timeout_s": 100}}
+
+    async def run() -> list[set[str]]:
+        made = Gateway(make_settings(given, "test"))
+        await made.start()
+        under_way = [_UnderWay(since) for since in (None, 0.0, 1.0, 101.0)]
+        made.exchanges.update(under_way)  # type: ignore[arg-type]  # what is looked at of an exchange
+        await asyncio.sleep(0.2)
+        await made.stop()
+        assert made.cut_off > 0
+        return [one.heard for one in under_way]
+
+    assert asyncio.run(run()) == [set(), set(), {"read ahead"}, {"read ahead", "cut off"}]
+
+
+class _UnderWay:
+    """A request whose client has not read for so many seconds."""
+
+    def __init__(self, since: float | None) -> None:
+        self.blocked_since = None if since is None else time.monotonic() - since
+        self.heard: set[str] = set()
+
+    def read_ahead(self) -> None:
+        """Note it."""
+        self.heard.add("read ahead")
+
+    def cut_off(self) -> None:
+        """Note it."""
+        self.heard.add("cut off")
 
 
 def test_no_more_than_a_megabyte_is_kept() -> None:

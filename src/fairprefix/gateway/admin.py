@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fairprefix.gateway import ui
 from fairprefix.gateway.gateway import Gateway
-from fairprefix.gateway.view import bound_of, deficit_of, describe
+from fairprefix.gateway.view import deficit_of, describe
 from fairprefix.hosting import Sample
 from fairprefix.hosting.metrics import FiguresCollector
 
@@ -94,10 +94,11 @@ def samples(gateway: Gateway) -> Iterator[Sample]:
         if deficit is not None:
             help = "Deficit counter over all queues, in service units."
             yield Sample("fairprefix_deficit_tokens", help, deficit, {"fairness_id": name})
-    bound = bound_of(fleet) if gateway.ledgers is None else None
+    bound = fleet.promise.bound() if gateway.ledgers is None else None
     if bound:
         help = "Largest gap divided by its bound."
-        yield Sample("fairprefix_bound_ratio", help, float(fleet.tally.gap) / bound, {"bound": "a_posteriori"})
+        ratio = float(fleet.tally.gap) / bound.total
+        yield Sample("fairprefix_bound_ratio", help, ratio, {"bound": "a_posteriori"})
     yield from _of_workers(gateway)
     yield from _of_sharing(gateway)
     for name, text, value in (
@@ -106,6 +107,8 @@ def samples(gateway: Gateway) -> Iterator[Sample]:
         ("slow_readers_total", "Clients that were cut off.", gateway.cut_off),
     ):
         yield Sample(f"fairprefix_{name}", text, value, {}, "counter")
+    help = "The most refills that a client missed at a worker while it waited at others."
+    yield Sample("fairprefix_missed_refills", help, fleet.promise.missed_refills)
     yield Sample("fairprefix_requests_open", "Requests under way.", len(gateway.exchanges))
     for status, count in gateway.responses.items():
         yield Sample("fairprefix_errors_total", "The gateway's errors.", count, {"status": str(status)}, "counter")
@@ -117,13 +120,13 @@ def _of_workers(gateway: Gateway) -> Iterator[Sample]:
         queue, counts = worker.queue, worker.counts
         for name, text, value in (
             ("worker_alive", "Whether the worker is in rotation.", int(worker.alive)),
-            ("worker_in_flight", "Requests at the worker.", len(queue.inside)),
+            ("worker_in_flight", "Places taken at the worker.", queue.taken),
             ("worker_queue_depth", "Requests in the worker's queue.", len(queue.waiting)),
             ("worker_prefix_hit_ratio", "Prompt tokens found cached, as a share.", counts.hit_rate),
         ):
             yield Sample(f"fairprefix_{name}", text, value, labels)
         if queue.window is not None:
-            yield Sample("fairprefix_worker_window", "The most requests at the worker.", queue.window, labels)
+            yield Sample("fairprefix_worker_window", "Places at the worker.", queue.window, labels)
         for name, text, value in (
             ("worker_requests_total", "Requests that the worker served.", counts.requests),
             ("worker_failures_total", "Answers that failed.", counts.failures),

@@ -109,10 +109,10 @@ class GatewayApp:
                 id=f"{self._run}-{next(self._number)}",
                 client=client,
                 input_tokens=estimates.prompt(ask),
-                max_output=ask.limit or max(reserve, _LONGEST_OUTPUT),
+                max_output=ask.limit or max(reserve, _LONGEST_OUTPUT * ask.places),
                 blocks=ask.blocks,
             )
-            turn = fleet.enter(request, reserve)
+            turn = fleet.enter(request, reserve, places=ask.places)
         except GatewayError:
             tally.refused += 1
             raise

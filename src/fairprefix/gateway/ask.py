@@ -16,6 +16,7 @@ GENERATING = frozenset(("/v1/completions", "/v1/chat/completions"))
 """Endpoints whose streams carry `usage` if one asks for it."""
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 _MOST_OUTPUT = 1 << 20
+_MOST_PLACES = 1 << 16
 _XARGS, _XARGS_CLIENT = "vllm_xargs", "fairprefix_client"
 
 
@@ -35,6 +36,8 @@ class Ask:
     limit: int | None
     """The most output tokens, over all answers; None if the client sets no limit."""
     blocks: Sequence[BlockHash]
+    places: int = 1
+    """Answers that are computed at once: `n` for each prompt."""
     stream: bool = False
     adds_usage: bool = False
     """Whether the client's stream carries no usage, so that ours has to be taken out again."""
@@ -55,7 +58,8 @@ def read_ask(path: str, raw: bytes, *, json: bool, prompt: Prompt) -> Ask:
         blocks = prompt.blocks(body, text)
     except (TypeError, ValueError, OverflowError):  # what such a prompt means is for the worker to say
         text, tokens, blocks = raw, None, ()
-    ask = Ask(path, raw, body, len(text), tokens, _limit(body), blocks)
+    places = _places(body)
+    ask = Ask(path, raw, body, len(text), tokens, _limit(body, places), blocks, places)
     ask.stream = body.get("stream") is True
     if ask.stream and path in GENERATING:
         options = body.get("stream_options")
@@ -95,9 +99,12 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _limit(body: Mapping[str, Any]) -> int | None:
+def _places(body: Mapping[str, Any]) -> int:
+    answers, prompt = body.get("n"), body.get("prompt", body.get("input"))
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list) else 1
+    return min((answers if isinstance(answers, int) and answers > 0 else 1) * prompts, _MOST_PLACES)
+
+
+def _limit(body: Mapping[str, Any], places: int) -> int | None:
     limits = [value for name in _LIMITS if isinstance(value := body.get(name), int)]
-    if not limits:
-        return None
-    answers = body.get("n")
-    return min(max(limits[0], 1) * (answers if isinstance(answers, int) and answers > 0 else 1), _MOST_OUTPUT)
+    return min(max(limits[0], 1) * places, _MOST_OUTPUT) if limits else None

@@ -35,6 +35,8 @@ from fairprefix.hosting import clean_name
 FAIR_WORKERS = ("", "vllm", "sglang", "serve")
 """What fairprefix may run in at a worker: nothing, vLLM, SGLang, or the reference engine's server."""
 TABLES = ("router", "gateway", "workers", "keys", "redis")
+QUANTUM = 256
+"""The default of a gateway by itself, in service units (docs/integrate/gateway.md says why)."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME_OF_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -259,7 +261,12 @@ def make_settings(values: Mapping[str, Any], source: str, workers: Sequence[Work
         keys = tuple(_build(KeyConfig, table, "[[keys]]") for table in _tables("keys", tables["keys"]))
         listed = [_build(WorkerConfig, table, "[[workers]]") for table in _tables("workers", tables["workers"])]
         redis = None if tables["redis"] is None else _build(RedisConfig, tables["redis"], "[redis]")
-        policy = _policy({key: value for key, value in values.items() if key not in TABLES}, keys, source)
+        policy = _policy(
+            {key: value for key, value in values.items() if key not in TABLES},
+            keys,
+            source,
+            shared=redis is not None,
+        )
         router = _router(tables["router"] or {}, policy)
         listed += workers
         return Settings(
@@ -270,9 +277,15 @@ def make_settings(values: Mapping[str, Any], source: str, workers: Sequence[Work
         raise ConfigError(text if text.startswith(source) else f"{source}: {text}") from None
 
 
-def _policy(given: Mapping[str, Any], keys: Sequence[KeyConfig], source: str) -> PolicyConfig:
-    """Return the policy's settings: a gateway learns of output late, so the gate looks at what is outstanding."""
-    policy = make_config({"gate": "credit", **given}, source)
+def _policy(given: Mapping[str, Any], keys: Sequence[KeyConfig], source: str, *, shared: bool) -> PolicyConfig:
+    """Return the policy's settings.
+
+    A gateway learns of output late, so the gate looks at what is outstanding. Prefixes usually all fit into the
+    workers' caches, where a small quantum costs nothing; with a shared ledger, though, a refill is a question to
+    Redis.
+    """
+    usual = {"gate": "credit"} if shared else {"gate": "credit", "quantum": QUANTUM}
+    policy = make_config({**usual, **given}, source)
     weights = {**policy.weights, **{key.client: key.weight for key in keys if key.weight is not None}}
     return attrs.evolve(policy, weights=weights)
 

@@ -25,7 +25,7 @@ class Estimates:
         self._bytes_per_token = bytes_per_token * _SCALE
         self._assumed_output = assumed_output
         self._output: OrderedDict[Client, int] = OrderedDict()
-        """What is usual, scaled; whoever was heard of first goes first (in a plain dict that takes a search)."""
+        """What is usual for an answer, scaled; who was heard of first goes first (a plain dict would search)."""
 
     def prompt(self, ask: Ask) -> int:
         """Return the tokens of a prompt, at least 1."""
@@ -36,7 +36,7 @@ class Estimates:
     def output(self, ask: Ask, client: Client) -> int:
         """Return the output tokens to reserve: what is usual for the client, or the request's limit if less."""
         usual = self._output.get(client)
-        usual = self._assumed_output if usual is None else max(usual // _SCALE, 1)
+        usual = ask.places * (self._assumed_output if usual is None else max(usual // _SCALE, 1))
         return usual if ask.limit is None else min(ask.limit, 2 * usual)
 
     def answer(self, text_bytes: int) -> int:
@@ -46,9 +46,10 @@ class Estimates:
     def learn(self, ask: Ask, client: Client, prompt: int, output: int) -> None:
         """Take note of what a request really was."""
         if ask.tokens is None and prompt and ask.text_bytes:
-            seen = max(ask.text_bytes * _SCALE // prompt, _SCALE // _MEMORY)
-            self._bytes_per_token += (seen - self._bytes_per_token) // _MEMORY
+            ratio = max(ask.text_bytes * _SCALE // prompt, _SCALE // _MEMORY)
+            self._bytes_per_token += (ratio - self._bytes_per_token) // _MEMORY
         if client not in self._output and len(self._output) >= _CLIENTS:
             self._output.popitem(last=False)
-        known = self._output.get(client, output * _SCALE)
-        self._output[client] = known + (output * _SCALE - known) // _MEMORY
+        seen = output * _SCALE // ask.places
+        known = self._output.get(client, seen)
+        self._output[client] = known + (seen - known) // _MEMORY

@@ -17,6 +17,7 @@ from fairprefix.core.worker_index import ExactIndex
 from fairprefix.gateway.cacheview import CacheView, GuessedCache, ReportedCache
 from fairprefix.gateway.config import Settings
 from fairprefix.gateway.errors import TOO_MANY, UNAVAILABLE, GatewayError, no_worker
+from fairprefix.gateway.promise import Promise
 from fairprefix.gateway.tally import Tally
 from fairprefix.gateway.turn import Place, Turn
 from fairprefix.gateway.worker import MakePolicy, Worker
@@ -56,6 +57,10 @@ class Fleet:
             )
             if config.name not in router.workers:
                 router.worker_joined(config.name, weight=config.weight, blocks=blocks)
+        # A worker that runs fairprefix itself has an empty queue here, of which nothing can be promised.
+        all_queue = not any(config.fairprefix for config in settings.workers)
+        queues = {name: worker.queue for name, worker in self.workers.items()} if all_queue else None
+        self.promise: Promise = Promise(settings.policy, queues, tally.followed)
 
     def _view(self, worker: WorkerName, blocks: int) -> CacheView:
         index, block_size = self.router.index, self.router.config.block_size
@@ -81,13 +86,18 @@ class Fleet:
         if self.waiting >= limits.max_waiting:
             raise GatewayError(UNAVAILABLE, "queue_full", f"{self.waiting} requests wait already: try again later")
 
-    def enter(self, request: Request, reserve: int) -> Turn:
+    def enter(self, request: Request, reserve: int, *, places: int = 1) -> Turn:
         """Send a new request on its way; it may be inside when this returns.
+
+        Args:
+            request: what is asked for.
+            reserve: output tokens to set aside for it, over all answers.
+            places: how many answers are computed at once, each of which takes a place at the worker.
 
         Raises:
             GatewayError: no worker is alive.
         """
-        turn = Turn(request, reserve, monotonic_ns())
+        turn = Turn(request, reserve, monotonic_ns(), places)
         self._bind(turn, ())
         return turn
 
@@ -110,6 +120,7 @@ class Fleet:
         extend = max(prompt - cached, 0)
         self.tally.served(client, extend=extend - turn.receipt.extend, output=output - turn.charged_output)
         self.tally.let_out(client)
+        self.promise.sized(extend=extend, output=output)
         self.tally.done(client, input_tokens=prompt, cached=cached, output=output)
         counts = worker.counts
         counts.requests += 1
@@ -189,7 +200,7 @@ class Fleet:
         alive = [worker for worker in self.workers.values() if worker.alive]
         if not alive:
             raise no_worker()
-        return min(alive, key=lambda worker: len(worker.queue.inside))
+        return min(alive, key=lambda worker: worker.queue.taken)
 
     # Inside.
 
@@ -223,21 +234,22 @@ class Fleet:
         turn.counted = True
         self.waiting += 1
         self.tally.queued(turn.request.client, +1)
+        if self.tally.waiting(turn.request.client) == 1:
+            self.promise.queued(turn.request.client, waiting=True)
 
     def _uncount(self, turn: Turn) -> None:
         turn.counted = False
         self.waiting -= 1
         self.tally.queued(turn.request.client, -1)
+        if not self.tally.waiting(turn.request.client):
+            self.promise.queued(turn.request.client, waiting=False)
 
     def _let_in(self, worker: Worker, turn: Turn) -> None:
         assert turn.receipt is not None
         request = turn.request
-        self.tally.let_in(
-            request.client,
-            extend=turn.receipt.extend,
-            reserve=turn.reserve,
-            waited_ns=turn.admitted_ns - turn.arrived_ns,
-        )
+        self.promise.sized(extend=turn.receipt.extend, output=turn.reserve)
+        waited_ns = turn.admitted_ns - turn.arrived_ns
+        self.tally.let_in(request.client, extend=turn.receipt.extend, waited_ns=waited_ns)
         if turn.counted:
             self._uncount(turn)
         worker.view.let_in(request)

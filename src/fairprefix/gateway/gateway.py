@@ -18,6 +18,7 @@ from fairprefix.core.request import Request
 from fairprefix.core.router_base import BaseRouter
 from fairprefix.core.router_catalog import make_router, restore_router
 from fairprefix.core.router_config import RouterConfig
+from fairprefix.gateway.advice import quantum_advice
 from fairprefix.gateway.caller import Callers
 from fairprefix.gateway.config import Settings, WorkerConfig
 from fairprefix.gateway.estimate import Estimates
@@ -94,6 +95,7 @@ class Gateway:
 
         router = restored_router(saved.get("router"), settings.router, settings.workers)
         self.fleet = Fleet(settings, router, make, tally)
+        self.fleet.promise.load(saved.get("promise", {}))
         for config in settings.workers:
             self.upstreams[config.name] = Upstream(
                 config, settings.gateway, hides_authorization=bool(settings.keys), naming=self.callers.naming
@@ -136,6 +138,7 @@ class Gateway:
             "router": fleet.router.snapshot(),
             "queues": {name: saved_queue(queue) for name, queue in queues.items()},
             "tally": fleet.tally.dump(),
+            "promise": fleet.promise.dump(),
         }
 
     def _cached(self, worker: str, request: Request) -> int:
@@ -148,10 +151,18 @@ class Gateway:
                 await self.save()
 
     async def _sweep(self) -> None:
-        """Read ahead of slow clients, which would hold places at workers; cut off those that do not read."""
+        """Read ahead of slow clients, which would hold places at workers; cut off those that do not read.
+
+        Say, too, if the quantum does not suit: once.
+        """
         patience = self.settings.gateway.write_timeout_s
+        advised = False
         while True:
             await asyncio.sleep(_SWEEP_S)
+            advice = None if advised else quantum_advice(self.settings.policy, self.fleet.tally)
+            if advice is not None:
+                LOG.warning("%s", advice)
+                advised = True
             now = monotonic()
             for exchange in list(self.exchanges):
                 since = exchange.blocked_since

@@ -77,7 +77,7 @@ class Checkup:
             queue = self._worker.queue
             assert queue.window is not None
             window = next_window(
-                queue.window, inside=len(queue.inside), queued=bool(queue.waiting), load=load,
+                queue.window, inside=queue.taken, queued=bool(queue.waiting), load=load,
                 most=self._limits.window_max,
             )  # fmt: skip
             if window != queue.window:

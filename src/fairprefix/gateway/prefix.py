@@ -73,9 +73,13 @@ def prompt_text(body: Mapping[str, Any]) -> bytes:
 
 
 def token_count(body: Mapping[str, Any]) -> int | None:
-    """Return the length of a prompt that is given in tokens."""
+    """Return the length of a prompt that is given in tokens, or of several together."""
     prompt = body.get("prompt")
-    return len(prompt) if isinstance(prompt, list) and _is_ids(prompt) else None
+    if not isinstance(prompt, list):
+        return None
+    if _is_ids(prompt):
+        return len(prompt)
+    return sum(map(len, prompt)) if prompt and all(map(_is_ids, prompt)) else None
 
 
 def _is_ids(prompt: object) -> bool:

@@ -2,13 +2,20 @@
 
 Whoever enters leaves exactly once: `settle` for one that was inside and has produced something, `withdraw` for
 everything else. The policy learns of output in batches, and of true sizes at the end.
+
+A request for several answers takes as many places. It is let in as soon as one is free, so that a window may be
+exceeded by one request's further answers: to wait until all of it fits would leave places empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import Protocol
 
+from attrs import frozen
+
+from fairprefix.core.cost import Receipt
 from fairprefix.core.prefixes import AskedPrefixes
 from fairprefix.core.request import Client, Request
 from fairprefix.gateway.turn import Place, Turn
@@ -18,12 +25,40 @@ _OUTPUT_BATCH = 256
 """Output tokens that the policy may not have heard of."""
 
 
+@frozen
+class Correction:
+    """How wrong the estimates were with which a request was let in, in service units."""
+
+    late: int
+    """Charged beyond what was charged and set aside at first."""
+    given_back: int
+    """Charged at first, and given back in the end."""
+    kept: int = 0
+    """Charged for output that there was not, and not given back."""
+
+
+class Watcher(Protocol):
+    """Who follows what a queue's policy charges."""
+
+    def charged(self, client: Client, units: int) -> None:
+        """Note a charge (negative: something given back) of which the policy has just been told."""
+        ...
+
+    def exceeded(self, output: int, units: int) -> None:
+        """Note that a request has produced `output` tokens, by `units` service units more than was set aside."""
+        ...
+
+    def corrected(self, client: Client, correction: Correction) -> None:
+        """Note what has come of a request's estimates."""
+        ...
+
+
 class WorkerQueue:
     """See above.
 
     Args:
         policy: orders the queue.
-        window: the most requests inside; None: as many as come (the worker has a fair queue itself).
+        window: places inside; None: as many as come (the worker has a fair queue itself).
         cached: how many tokens of a prompt the worker is taken to have cached.
         let_in: told of each request that gets inside.
         prefixes: the policy's view of the cache, to be told when it may have changed.
@@ -49,12 +84,21 @@ class WorkerQueue:
         """By request, in the order of arrival."""
         self.stalls: int = 0
         """How often the policy offered nobody although nothing was inside."""
+        self.taken: int = 0
+        """Places of those inside."""
+        self.most_inside: int = 0
+        """The most requests that were inside at once."""
+        self._watcher: Watcher | None = None
         self._cached = cached
         self._let_in = let_in
         self._prefixes = prefixes
         self._clock_ns = clock_ns
         self._produced: dict[Client, int] = {}
         self._unreported = 0
+
+    def watched_by(self, watcher: Watcher) -> None:
+        """Tell somebody of all charges from now on."""
+        self._watcher = watcher
 
     def enter(self, turn: Turn) -> None:
         """Queue a request; it may be inside when this returns."""
@@ -79,8 +123,12 @@ class WorkerQueue:
 
     def produced(self, turn: Turn, tokens: int) -> None:
         """Charge output tokens of a request that is inside."""
+        assert turn.receipt is not None
         client = turn.request.client
         turn.charged_output += tokens
+        beyond = turn.charged_output - turn.receipt.reserve
+        if beyond > 0 and self._watcher is not None:
+            self._watcher.exceeded(turn.charged_output, self.policy.config.cost.service(0, beyond))
         self._produced[client] = self._produced.get(client, 0) + tokens
         self._unreported += tokens
         if self._unreported >= _OUTPUT_BATCH:
@@ -96,13 +144,14 @@ class WorkerQueue:
         """
         assert turn.receipt is not None
         assert turn.place is Place.INSIDE
-        late = output - turn.charged_output
+        late, kept = output - turn.charged_output, 0
         if late > 0:
             self.produced(turn, late)
         elif late < 0:
-            extend = max(extend - self._worth(-late), 0)
+            true, extend = extend, max(extend - self._worth(-late), 0)
+            kept = abs(self.policy.config.cost.service(extend - true, -late))
         self._report()
-        self.policy.amend(turn.receipt, extend=extend, reserve=max(turn.receipt.reserve, turn.charged_output))
+        self._amend(turn, turn.receipt, extend, kept)
         self._leave(turn, turn.charged_output)
 
     def withdraw(self, turn: Turn) -> None:
@@ -112,7 +161,7 @@ class WorkerQueue:
             if turn.charged_output:
                 self.settle(turn, extend=0, output=0)
                 return
-            self.policy.refund(turn.receipt)
+            self._refund(turn.receipt)
         self._leave(turn, 0)
 
     def rewindow(self, window: int | None) -> None:
@@ -123,7 +172,7 @@ class WorkerQueue:
     # Inside.
 
     def _room(self) -> bool:
-        return self.open and (self.window is None or len(self.inside) < self.window)
+        return self.open and (self.window is None or self.taken < self.window)
 
     def _next(self) -> Turn | None:
         request = self.policy.peek()
@@ -141,13 +190,33 @@ class WorkerQueue:
         turn.receipt = self.policy.take(
             request.id, extend=request.input_tokens - turn.cached_tokens, reserve=turn.reserve
         )
+        if self._watcher is not None:
+            self._watcher.charged(request.client, turn.receipt.charged)
         turn.charged_output = 0
         turn.place = Place.INSIDE
         turn.admitted_ns = self._clock_ns()
         del self.waiting[request.id]
         self.inside[request.id] = turn
+        self.taken += turn.places
+        self.most_inside = max(self.most_inside, len(self.inside))
         self._let_in(turn)
         turn.wake()
+
+    def _amend(self, turn: Turn, before: Receipt, extend: int, kept: int) -> None:
+        """Charge the true prompt, and tell how wrong the estimates were."""
+        output = turn.charged_output
+        after = self.policy.amend(before, extend=extend, reserve=max(before.reserve, output))
+        if self._watcher is not None:
+            more = after.charged - before.charged
+            late = max(more, 0) + self.policy.config.cost.service(0, max(output - before.reserve, 0))
+            self._watcher.charged(before.client, more)
+            self._watcher.corrected(before.client, Correction(late, max(-more, 0), kept))
+
+    def _refund(self, receipt: Receipt) -> None:
+        self.policy.refund(receipt)
+        if self._watcher is not None:
+            self._watcher.charged(receipt.client, -receipt.charged)
+            self._watcher.corrected(receipt.client, Correction(0, receipt.charged))
 
     def _leave(self, turn: Turn, output: int) -> None:
         id = turn.request.id
@@ -156,7 +225,8 @@ class WorkerQueue:
         turn.receipt = None
         turn.charged_output = 0
         self.waiting.pop(id, None)
-        self.inside.pop(id, None)
+        if self.inside.pop(id, None) is not None:
+            self.taken -= turn.places
         self.pump()
 
     def _worth(self, output: int) -> int:
@@ -172,3 +242,7 @@ class WorkerQueue:
         if self._produced:
             produced, self._produced, self._unreported = self._produced, {}, 0
             self.policy.produced(produced)
+            if self._watcher is not None:
+                cost = self.policy.config.cost
+                for client, tokens in produced.items():
+                    self._watcher.charged(client, cost.service(0, tokens))

@@ -21,6 +21,9 @@ from fairprefix.hosting.figures import OTHER
 
 _BATCH = 64
 _NS = 1_000_000_000
+_SCALE = 1 << 10
+_MEMORY = 256
+"""Requests over which the usual cost is an average."""
 
 
 @define(eq=False)
@@ -61,10 +64,12 @@ class Tally:
         self.wait_ns: int = 0
         """Time in queues, over all requests that were let in."""
         self.admissions: int = 0
-        self.longest_prompt: int = 0
-        """Of all prompts let in, in tokens that had to be computed."""
-        self.longest_output: int = 0
-        """Of all outputs set aside or delivered, in tokens."""
+        self.answered: int = 0
+        """Requests that were served."""
+        self._usual = 0
+        """What one costs, scaled."""
+        self.followed: dict[Client, None] = {}
+        """Whose gaps are followed exactly: the first `top` clients that are heard of, as the monitor has it."""
         self.monitor: BoundMonitor = BoundMonitor(
             config.cost, weights=config.weights, default_weight=config.default_weight, top=top
         )
@@ -72,6 +77,7 @@ class Tally:
         self._config = config
         self._cost = config.cost
         self._most = names
+        self._top = top
 
     # Events.
 
@@ -81,22 +87,22 @@ class Tally:
 
     def queued(self, client: Client, change: int) -> None:
         """Note that `change` (+1 or -1) requests of a client wait more than before."""
+        self._hear_of(client)
         self.of(client).queued += change
         self._batches.queued(client, change)
 
-    def let_in(self, client: Client, *, extend: int, reserve: int, waited_ns: int) -> None:
+    def let_in(self, client: Client, *, extend: int, waited_ns: int) -> None:
         """Count a request that gets inside, with the estimates of that moment."""
         self.of(client).running += 1
         self.wait_ns += waited_ns
         self.admissions += 1
-        self.longest_prompt = max(self.longest_prompt, extend)
-        self.longest_output = max(self.longest_output, reserve)
         self.served(client, extend=extend)
 
     def served(self, client: Client, *, extend: int = 0, output: int = 0) -> None:
         """Note service for the gap; negative figures correct what was noted earlier."""
         if not extend and not output:
             return
+        self._hear_of(client)
         self._batches.charge(client, self._cost.service(extend, output))
         self._batches.step()
 
@@ -110,8 +116,9 @@ class Tally:
         tally.input_tokens += input_tokens
         tally.cached_tokens += cached
         tally.output_tokens += output
-        self.longest_prompt = max(self.longest_prompt, input_tokens - cached)
-        self.longest_output = max(self.longest_output, output)
+        cost = self._cost.service(input_tokens - cached, output) * _SCALE
+        self._usual += (cost - self._usual) // min(self.answered + 1, _MEMORY)
+        self.answered += 1
 
     # Queries.
 
@@ -141,6 +148,11 @@ class Tally:
         return self.monitor.largest_gap.exact
 
     @property
+    def usual_cost(self) -> int:
+        """What a request costs of late, on average, in service units; 0 before the first one."""
+        return -(-self._usual // _SCALE)
+
+    @property
     def hit_rate(self) -> float:
         """Cached tokens as a share of all prompt tokens."""
         prompt = sum(of.input_tokens for of in self.clients.values())
@@ -162,6 +174,8 @@ class Tally:
             help = "Service units received."
             yield Sample("fairprefix_attained_service_tokens", help, units, {"fairness_id": client})
         yield Sample("fairprefix_prefix_hit_ratio", "Prompt tokens found cached, as a share.", self.hit_rate)
+        help = "What a request costs of late, in service units: what a quantum should be near."
+        yield Sample("fairprefix_usual_request_cost_tokens", help, self.usual_cost)
         yield Sample("fairprefix_jains_fairness_index", "Jain's index of service per weight.", self.jain())
         yield Sample("fairprefix_largest_gap_tokens", "Largest service gap of two clients that both waited.",
                      float(self.gap))  # fmt: skip
@@ -183,6 +197,10 @@ class Tally:
                 setattr(tally, field, getattr(tally, field) + saved[field])
 
     # Inside.
+
+    def _hear_of(self, client: Client) -> None:
+        if len(self.followed) < self._top:
+            self.followed.setdefault(client)
 
 
 _COLUMNS = (

@@ -32,6 +32,8 @@ class Turn:
     reserve: int
     """Output tokens that are set aside for it."""
     arrived_ns: int
+    places: int = 1
+    """Of the window: one for each answer that is computed."""
     place: Place = Place.NOWHERE
     worker: WorkerName = ""
     cached_tokens: int = 0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from time import time
 from typing import Any
 
-from fairprefix.core.bounds import Engine
-from fairprefix.core.guarantee import Arrangement, cluster_guarantee
+from attrs import asdict
+
 from fairprefix.gateway.feed import SharedLedgers, WorkerEvents
 from fairprefix.gateway.fleet import Fleet
 from fairprefix.gateway.worker import Worker
@@ -25,11 +25,12 @@ def describe(
     """Return the present state.
 
     `gap` is the largest difference of what two clients got while both waited, in service units per unit of weight;
-    `bound` is what the theory promises for prompts and outputs as long as those seen so far, or None. Names are as
-    clients gave them: whoever shows them has to escape them.
+    `bound` is what the theory promises for the history so far, or None, and `bound_parts` what it consists of
+    (`fairprefix.gateway.promise`). Names are as clients gave them: whoever shows them has to escape them.
     """
     # Of what clients get through other gateways nothing is known here.
-    bound = bound_of(fleet) if ledgers is None else None
+    found = fleet.promise.bound() if ledgers is None else None
+    bound = found.total if found else None
     gap = float(fleet.tally.gap)
     return {
         "schema": SCHEMA,
@@ -38,42 +39,21 @@ def describe(
         "router": fleet.router.name,
         "clients": _clients(fleet),
         "workers": [_worker(worker) for worker in fleet.workers.values()],
+        "quantum": fleet.settings.policy.quantum,
+        "usual_cost": fleet.tally.usual_cost,
         "waiting": fleet.waiting,
         "hit_rate": fleet.tally.hit_rate,
         "jain": fleet.tally.jain(),
         "gap": gap,
         "bound": bound,
+        "bound_parts": {name: float(part) for name, part in asdict(found).items()} if found else None,
         "bound_ratio": gap / bound if bound else None,
+        "missed_refills": fleet.promise.missed_refills,
         "retries": fleet.retries,
         "spoofed": spoofed,
         "events": {feed.worker: feed.state() for feed in events},
         "sharing": None if ledgers is None else ledgers.state(),
     }
-
-
-def bound_of(fleet: Fleet) -> float | None:
-    """Return the bound over all queues from the longest prompt and output seen; None where no theorem applies.
-
-    Queues of workers that run fairprefix themselves are empty, and promise nothing.
-    """
-    tally, policy = fleet.tally, fleet.settings.policy
-    queues = [worker for worker in fleet.workers.values() if not worker.config.fairprefix]
-    if policy.policy != "dlpm" or not tally.admissions or len(queues) < len(fleet.workers):
-        return None
-    prompt, output = max(tally.longest_prompt, 1), max(tally.longest_output, 1)
-    engines = [
-        Engine(
-            reservation="full",
-            kv_tokens=(prompt + output) * (worker.queue.window or 1),
-            max_running=worker.queue.window or 1,
-            longest_input=prompt,
-            longest_output=output,
-        )
-        for worker in queues
-    ]
-    names = [*tally.clients, "any", "any other"]
-    found = cluster_guarantee(policy, engines, names, Arrangement(kind="routed"))
-    return float(found.bound.exact) if found else None
 
 
 def _clients(fleet: Fleet) -> list[dict[str, Any]]:
@@ -116,7 +96,7 @@ def _worker(worker: Worker) -> dict[str, Any]:
         "alive": worker.alive,
         "why": worker.why,
         "window": queue.window,
-        "in_flight": len(queue.inside),
+        "in_flight": queue.taken,
         "queued": len(queue.waiting),
         "hit_rate": counts.hit_rate,
         "requests": counts.requests,

@@ -37,7 +37,7 @@ class Predicted:
     overrun: Term
     """Output beyond the predictions of requests that still run; it lowers what the gate takes for h."""
     unforeseen: Term
-    """How much further their outputs may exceed the predictions."""
+    """How much further their outputs, and prompts that were estimated, may exceed what was taken for them."""
     refundable: Term
     """Predictions that were charged and may turn out too large."""
 
@@ -81,6 +81,13 @@ def _exceed(client: Predicted) -> Step[Predicted]:
     return Step(all_of(t > 0, t <= client.unforeseen), after)
 
 
+def _prompt_was_longer(client: Predicted) -> Step[Predicted]:
+    """A prompt that was estimated at its admission is charged in full: nothing that is held becomes less."""
+    t = any_real("t")
+    after = evolve(client, q=client.q - t, unforeseen=client.unforeseen - t)
+    return Step(all_of(t > 0, t <= client.unforeseen), after)
+
+
 def _end(client: Predicted) -> Step[Predicted]:
     d, v, e = any_real("d"), any_real("v"), any_real("e")
     after = evolve(client, h=client.h - d, overrun=client.overrun - v, unforeseen=client.unforeseen - e)
@@ -118,6 +125,7 @@ PREDICTED = System[Predicted](
         "is admitted": _admit,
         "produces as predicted": _produce,
         "produces more": _exceed,
+        "is charged for a longer prompt": _prompt_was_longer,
         "ends a request": _end,
         "is given back a prediction": _settle,
         "is refilled": _refill,
