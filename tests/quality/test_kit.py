@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,7 +30,7 @@ from fairprefix.core.request import Request
 from fairprefix.testing import Claims, ConformanceError, check_policy, policy_machine, strategies
 from fairprefix.testing.checks import CHECKS, NAMES
 from fairprefix.testing.events import Arrive, EngineLimits, History, Step
-from fairprefix.testing.lab import Lab, MakePolicy, Subject
+from fairprefix.testing.lab import Lab, MakePolicy, OutOfTimeError, Subject
 from fairprefix.testing.mutants.deficit import CountsInFloats, ForgivesDebt
 from fairprefix.testing.mutants.order import ByMood
 from fairprefix.testing.runner import SMALL
@@ -56,6 +58,45 @@ class CatchesAll(Hangs):
                 return super().peek()
             except Exception:  # noqa: BLE001, S112, PERF203
                 continue
+
+
+class HangsInside(FCFS):
+    """Does not return where only a check asks, and not the engine."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Look for ever."""
+        while True:
+            time.sleep(0.01)
+
+    def reweigh(self, client: str, weight: int) -> None:  # noqa: ARG002
+        """Look for ever."""
+        while True:
+            time.sleep(0.01)
+
+
+class ChangesRequests(DLPM):
+    """Asks for less output than its clients did."""
+
+    def arrive(self, request: Request) -> None:
+        """Write into a request."""
+        object.__setattr__(request, "max_output", 1)
+        super().arrive(request)
+
+
+class PlansOnce(DLPM):
+    """Plans as a generator."""
+
+    def plan(self, limit: int, *, budget: int | None = None) -> Any:  # noqa: ANN401
+        """Return what can be gone through once."""
+        return iter(super().plan(limit, budget=budget))
+
+
+ONLY_ONE = FCFS(SMALL)
+
+
+def always_the_same(config: PolicyConfig, prefixes: Prefixes) -> FCFS:  # noqa: ARG001
+    """Return one policy to everybody."""
+    return ONLY_ONE
 
 
 class RaisesLate(FCFS):
@@ -100,8 +141,9 @@ def refuses(config: PolicyConfig, prefixes: object) -> FCFS:
         (refuses, "it raised ValueError: no dlpm today: False"),
         (
             lambda _config, _prefixes: 7,
-            "it returned 7, which is no fairprefix.core.policy.Policy: it lacks arrive",
+            "it returned 7, which is no fairprefix.Policy: it lacks arrive",
         ),
+        (always_the_same, "twice it returned the same policy: expected a new one each time"),
         ("a name", "make_policy = 'a name' is not valid: expected a function of (config, prefixes)"),
     ],
 )
@@ -127,6 +169,20 @@ def test_a_policy_that_hangs_is_interrupted(factory: type[FCFS]) -> None:
     assert len(verdict.story.history.events) == 1
     assert time.monotonic() - start < 60
     time.sleep(0.6)
+
+
+@pytest.mark.parametrize(("check", "call"), [("snapshots", "snapshot"), ("inputs", "reweigh")])
+def test_a_hang_is_told_by_the_call_that_hangs(check: str, call: str) -> None:
+    """Also where it is a check's own question that does not return."""
+    verdict = check_policy(HangsInside, only=[check], time_limit_s=0.5)[check]
+    assert (verdict.status, verdict.detail) == ("failed", f"{call}() did not return within 0.5 s")
+
+
+def test_a_check_without_a_single_history_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that is over before anything was tried is no time in which nothing was found."""
+    monkeypatch.setattr(Lab, "run", Mock(side_effect=OutOfTimeError))
+    verdict = check_policy(make_policy, only=["termination"])["termination"]
+    assert (verdict.status, verdict.detail) == ("not run", "time ran out before the first history")
 
 
 def test_a_factory_that_hangs_is_interrupted() -> None:
@@ -181,6 +237,21 @@ def test_a_policy_that_spoils_its_input_is_found_out() -> None:
     assert check_policy(SpoilsTheConfig, config=config, only=["inputs"])["inputs"].detail == (
         "the configuration was changed"
     )
+
+
+def test_a_policy_that_changes_requests_is_told_so() -> None:
+    """The verdict names the field; no other check takes the consequences for mistakes of the engine."""
+    report = check_policy(ChangesRequests, only=["inputs", "conservation"], examples=20)
+    assert report["inputs"].detail == "the request a1 was changed: max_output was 2, and is 1"
+    assert report["conservation"].status == "not run"
+    assert "was changed: max_output was" in report["conservation"].detail
+
+
+@pytest.mark.parametrize("check", ["looking", "only_queued", "capacity"])
+def test_a_plan_that_is_no_sequence_is_told_so(check: str) -> None:
+    """And not as whatever Python says of generators."""
+    verdict = check_policy(PlansOnce, only=[check], examples=5)[check]
+    assert re.fullmatch(r"plan\(\) returned a \w+, expected a sequence of requests", verdict.detail)
 
 
 def test_a_policy_that_throws_dice_is_found_out() -> None:
@@ -366,6 +437,20 @@ def test_the_machine_accepts_the_shipping_policies(values: dict[str, Any]) -> No
     run_state_machine_as_test(
         policy_machine(make_policy, config=config, claims=Claims.of(config)), settings=_QUICK
     )
+
+
+def test_the_machine_interrupts_a_look_that_does_not_return() -> None:
+    """What the machine itself asks has a time limit as well."""
+
+    class NeverValid(FCFS):
+        def validate(self) -> None:
+            while True:
+                time.sleep(0.01)
+
+    machine = policy_machine(NeverValid)
+    machine.limit_s = 0.3
+    with pytest.raises(AssertionError, match=r"validate\(\) does not return"):
+        run_state_machine_as_test(machine, settings=settings(_QUICK, max_examples=2, phases=[Phase.generate]))
 
 
 def test_the_machine_finds_a_wrong_rule() -> None:

@@ -40,6 +40,20 @@ def check_target(option: str, target: str, *, suffixes: Sequence[str] = (), inpu
         raise UsageError(f"{option} {target}: is an input of this command, and would be overwritten")
 
 
+def check_folder(option: str, target: str) -> None:
+    """Refuse a folder that could not be written into in the end; it is made if it is not there.
+
+    Raises:
+        UsageError: it cannot be written into; the message says why.
+    """
+    path = Path(target).resolve()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {target}: {there} is a file, expected a directory")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {target}: may not be written")
+
+
 @contextmanager
 def replacing(target: str) -> Iterator[Path]:
     """Give a path to write to, which takes the target's name once everything is written.

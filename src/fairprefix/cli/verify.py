@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,7 +15,7 @@ import attrs
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.factory import BROKEN, load_factory
-from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.files import STDOUT, check_folder, check_target, replacing
 from fairprefix.cli.options import positive, whole
 from fairprefix.cli.output import emit
 from fairprefix.configfile import make_config, read_settings
@@ -39,7 +41,8 @@ examples:
   fairprefix verify my_module:make_policy --plot broken.png    the stories of what broke, as a picture
 
 make_policy is called with (config, prefixes) and returns a new policy (fairprefix.Policy). Modules are looked for
-in the current directory as well. Exit code 0: nothing broke; 1: something did; 2: the command line is wrong."""
+in the current directory as well. Exit code 0: nothing broke; 1: something did, or a check could not be run; 2: the
+command line is wrong, or the module cannot be imported."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name this type)
@@ -79,20 +82,26 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         require_matplotlib()
         check_target("--plot", args.plot, suffixes=SUFFIXES)
+    if args.logs:
+        check_folder("--logs", args.logs)
     settings = {} if args.config is None else read_settings(args.config)
     config = make_config(SMALL | settings, args.config or "the default settings")
     factory, config, claims = _subject(args.policy, config)
     claims = _claimed(claims, args.claim)
-    report: Report = kit.check_policy(
-        factory,
-        claims=claims,
-        config=config,
-        examples=args.examples,
-        only=args.only,
-        skip=args.skip,
-        seed=args.seed,
-        time_limit_s=args.time_limit,
-    )
+    _refuse_to_check_nothing(claims, config, args.only, args.skip)
+    # What the policy prints does not belong among the verdicts.
+    with contextlib.redirect_stdout(sys.stderr) if args.json == STDOUT else contextlib.nullcontext():
+        report: Report = kit.check_policy(
+            factory,
+            claims=claims,
+            config=config,
+            examples=args.examples,
+            only=args.only,
+            skip=args.skip,
+            seed=args.seed,
+            time_limit_s=args.time_limit,
+        )
+    report = attrs.evolve(report, subject=args.policy)
     if args.json:
         _write_json(args.json, report)
     _show(report, sys.stderr if args.json == STDOUT else sys.stdout, args.plot)
@@ -142,6 +151,19 @@ def _claimed(claims: Claims, given: list[str]) -> Claims:
         else:
             values[name] = int(value) if value.isdigit() else value
     return attrs.evolve(claims, **values)
+
+
+def _refuse_to_check_nothing(
+    claims: Claims, config: PolicyConfig, only: Collection[str], skip: Collection[str]
+) -> None:
+    """Refuse checks that are asked for by name and would be skipped: exit code 0 would say that they passed."""
+    from fairprefix.testing.checks import CHECKS  # noqa: PLC0415 (after the kit is known to be there)
+
+    for check in CHECKS:
+        if check.name in only and check.name in skip:
+            raise UsageError(f"--skip {check.name}: --only asks for it")
+        if check.name in only and not check.applies(claims, config):
+            raise UsageError(f"--only {check.name}: it needs the claim {check.enabled_by} (see --claim)")
 
 
 def _show(report: Report, stream: TextIO, plot: str | None) -> None:
