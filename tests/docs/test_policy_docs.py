@@ -13,6 +13,7 @@ from unittest import SkipTest
 
 import pytest
 from attrs import fields
+from hypothesis import settings
 
 from fairprefix.cli.main import main
 from fairprefix.cli.verify import SCHEMA
@@ -76,6 +77,13 @@ def test_the_suite_has_a_test_per_check(tested: dict[str, Any]) -> None:
     suite.test_looking()
     with pytest.raises(SkipTest, match="locality_aware"):
         suite.test_prefix_order()
+
+
+def test_the_state_machine_runs(tested: dict[str, Any]) -> None:
+    """The test case of the page is a test, and passes."""
+    case = tested["TestLongHistories"]
+    case.settings = settings(case.settings, max_examples=2, stateful_step_count=10)
+    case("runTest").runTest()
 
 
 def test_shown_verdicts_are_those_of_the_kit() -> None:
