@@ -221,6 +221,7 @@ def test_a_wrong_path_to_a_factory_is_explained(
         (["fcfs", "--only", "termination", "--logs", f"{__file__}/logs"], "is a file, expected a directory"),
         (["dlmp"], "did you mean 'dlpm'?"),
         (["no_such_module:make"], "cannot import 'no_such_module'"),
+        (["os:sep"], "os:sep is '/', expected a function (config, prefixes) that returns a policy"),
         (["json:dump5"], "has no 'dump5' (did you mean 'dump'?)"),
         (["dlpm", "--claim", "bond=dlpm"], "there is no claim 'bond' (did you mean 'bound'?)"),
         (["dlpm", "--claim", "bound"], "a value is missing"),

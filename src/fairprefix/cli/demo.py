@@ -35,7 +35,7 @@ FELL_BACK = 1
 EPILOG = """\
 examples:
   fairprefix demo
-      fetches SmolLM2-135M-Instruct (94 MiB, once) and runs everything, in about two minutes on two cores
+      fetches SmolLM2-135M-Instruct (94 MiB, once) and runs everything, in two to four minutes on two cores
   fairprefix demo --plot out/engine.png --policy lpm,dlpm
       two policies, and the picture elsewhere
 

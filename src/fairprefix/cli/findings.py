@@ -78,7 +78,12 @@ def _ourselves() -> Iterator[Finding]:
 def _configuration() -> Iterator[Finding]:
     where = f"{CONFIG_VARIABLE}, {POLICY_VARIABLE}"
     if not is_configured():
-        yield Finding("configuration", where, OK, "not set: vLLM and SGLang are left as they are")
+        yield Finding(
+            "configuration",
+            where,
+            OK,
+            "not set: SGLang is left as it is; vLLM with our scheduler, serve and gateway take defaults",
+        )
         return
     try:
         config = host_config()
