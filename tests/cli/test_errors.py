@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,3 +238,14 @@ def test_a_weight_for_nobody_lists_the_clients(refused: Refused) -> None:
     message = refused("simulate", "--limit", "640", "--weight", "nobody=2")
     assert message.startswith("--weight nobody=2: trace sample.jsonl.gz has no such client")
     assert message.endswith("; it has agent, chat, flood")
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"), [(("serve", "random"), "engine,server"), (("demo",), "engine,report")]
+)
+def test_all_extras_that_a_command_needs_are_named_at_once(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], extras: str
+) -> None:
+    """One install, not one after each message."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert refused(*command).endswith(f"pip install 'fairprefix[{extras}]'")

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix demo --help`."""
     # Read when torch is loaded: threads that spin while they wait take the processor from everybody else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    need("torch", "engine")
+    need("torch", "engine,report")
     require_matplotlib()
     check_target("--plot", args.plot, suffixes=SUFFIXES)
     model, fell_back = _model(args.model)
