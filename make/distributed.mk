@@ -28,7 +28,8 @@ test-ray: $(RAY_VENV)/installed  ## D2LPM in a real Ray Serve on three local nod
 
 $(RAY_OTHERS)/%/installed: make/distributed.mk
 	$(PYTHON311) -m venv $(RAY_OTHERS)/$*
-	$(RAY_OTHERS)/$*/bin/python -m pip install $(PIP_QUIET) "ray[serve]==$*" pytest hypothesis httpx
+	# 2.57 imports jinja2, and does not ask for it.
+	$(RAY_OTHERS)/$*/bin/python -m pip install $(PIP_QUIET) "ray[serve]==$*" jinja2 pytest hypothesis httpx
 	$(RAY_OTHERS)/$*/bin/python -m pip install $(PIP_QUIET) --editable .
 	touch $@
 

@@ -7,7 +7,7 @@ VLLM_SOURCES := .venv-vllm-sources
 VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
 
 # These start whole servers, which other versions cannot do in this environment.
-VLLM_SERVERS := test_server.py test_ranks.py
+VLLM_SERVERS := test_server.py test_ranks.py test_pooling_server.py
 
 .PHONY: test-vllm test-vllm-matrix
 

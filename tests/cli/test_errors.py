@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,3 +187,65 @@ class TestEnds:
         monkeypatch.setattr(main_module, "_run", fail)
         assert main([]) == code
         assert capsys.readouterr().err == message
+
+
+class TestIdleOptions:
+    """An option that would be ignored is refused: whoever gives it expects something of it."""
+
+    @pytest.mark.parametrize(
+        ("given", "needs"),
+        [
+            (("--programs", "5"), "--workload"),
+            (("--rate", "2"), "--workload"),
+            (("--slack", "5"), "--gate credit"),
+            (("--staleness", "50"), "--workers"),
+            (("--workers", "2", "--staleness", "50"), "--router shared_ledger"),
+        ],
+    )
+    def test_of_simulate(self, refused: Refused, given: tuple[str, ...], needs: str) -> None:
+        """The message names the option, its value, and what it belongs to."""
+        message = refused("simulate", "--limit", "10", *given)
+        assert message.startswith(given[-2])
+        assert needs in message
+
+    @pytest.mark.parametrize(
+        ("where", "idle"),
+        [
+            (("--url", "http://127.0.0.1:9"), ("--policy", "lpm")),
+            (("--url", "http://127.0.0.1:9"), ("--kv-tokens", "100")),
+            (("--engine", "random"), ("--model", "other")),
+            (("--engine", "random"), ("--timeout", "5")),
+        ],
+    )
+    def test_of_bench(self, refused: Refused, where: tuple[str, str], idle: tuple[str, str]) -> None:
+        """Options of an endpoint say nothing to an engine, and the other way round."""
+        assert refused("bench", *where, *idle).startswith(f"{idle[0]} {idle[1]}")
+
+    def test_a_key_that_is_not_there(self, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A variable that is named but not set is no key: requests would be sent without one."""
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        message = refused("bench", "--url", "http://127.0.0.1:9", "--key-env", "NO_SUCH_KEY")
+        assert message == "--key-env NO_SUCH_KEY: there is no such variable in the environment"
+
+    def test_a_url_without_http(self, refused: Refused) -> None:
+        """The message shows the form."""
+        message = refused("bench", "--url", "localhost:8000")
+        assert message == "--url localhost:8000: expected http://HOST:PORT or https://HOST"
+
+
+def test_a_weight_for_nobody_lists_the_clients(refused: Refused) -> None:
+    """Whoever misspells a name sees those that there are."""
+    message = refused("simulate", "--limit", "640", "--weight", "nobody=2")
+    assert message.startswith("--weight nobody=2: trace sample.jsonl.gz has no such client")
+    assert message.endswith("; it has agent, chat, flood")
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"), [(("serve", "random"), "engine,server"), (("demo",), "engine,report")]
+)
+def test_all_extras_that_a_command_needs_are_named_at_once(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], extras: str
+) -> None:
+    """One install, not one after each message."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert refused(*command).endswith(f"pip install 'fairprefix[{extras}]'")

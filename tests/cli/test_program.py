@@ -28,6 +28,23 @@ sys.exit(main(sys.argv[1:]))
 """
 """Runs the program as if the extras were not installed."""
 
+INTERRUPTED_WHILE_COLLECTING = """
+import gc, signal, sys, time
+from fairprefix.cli import config
+from fairprefix.cli.main import main
+
+def collect_and_wait(_args):
+    gc.callbacks.append(lambda phase, info: phase == "stop" and signal.raise_signal(signal.SIGINT))
+    gc.collect()
+    del gc.callbacks[:]
+    time.sleep(20)
+    return 0
+
+config.run_show = collect_and_wait
+sys.exit(main(["config", "show"]))
+"""
+"""Runs a command during whose work the user interrupts, at the worst moment."""
+
 
 def program(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
@@ -109,3 +126,10 @@ class TestHelp:
         """--version is the package's."""
         assert main(["--version"]) == 0
         assert capsys.readouterr().out == f"fairprefix {version('fairprefix')}\n"
+
+
+def test_ctrl_c_is_not_lost_while_garbage_is_collected() -> None:
+    """Python drops what is raised in the collector's callbacks, and the program would run on: it is told again."""
+    done = program(sys.executable, "-c", INTERRUPTED_WHILE_COLLECTING)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "fairprefix: interrupted\n"

@@ -37,6 +37,25 @@ def make_newest(config, prefixes):
 
 def raises(config, prefixes):
     raise RuntimeError("no such luck")
+
+def exits(config, prefixes):
+    raise SystemExit(0)
+
+class ExitsLater(DLPM):
+    def peek(self):
+        raise SystemExit(0)
+
+class Talks(DLPM):
+    def begin_pass(self):
+        print("looking around")
+        super().begin_pass()
+
+class Shop:
+    @property
+    def make(self):
+        raise ValueError("closed")
+
+shop = Shop()
 """
 
 
@@ -52,7 +71,7 @@ def test_a_shipping_policy_keeps_its_promises(capsys: pytest.CaptureFixture[str]
     """DLPM passes every check that it claims: exit code 0, and a line for each."""
     assert main(["verify", "dlpm", *QUICK]) == 0
     out = capsys.readouterr().out
-    assert " passed" in out.splitlines()[0]
+    assert out.startswith("dlpm: 28 passed, 2 skipped")
     assert "passed   bound" in out
 
 
@@ -149,11 +168,60 @@ def test_a_factory_that_raises_is_a_verdict(module: str, capsys: pytest.CaptureF
     assert "Traceback" not in out
 
 
+@pytest.mark.parametrize("factory", ["exits", "ExitsLater"])
+def test_a_policy_cannot_end_the_command(factory: str, module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """SystemExit in the factory or in the policy is a verdict like any other exception: exit code 1, never 0."""
+    assert main(["verify", f"{module}:{factory}", "--only", "termination,looking", *QUICK]) == 1
+    assert "raised SystemExit: 0" in capsys.readouterr().out
+
+
+def test_what_a_policy_prints_is_not_among_the_verdicts(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json - standard output is JSON and nothing else."""
+    assert main(["verify", f"{module}:Talks", "--only", "termination", "--json", "-", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["subject"] == f"{module}:Talks"
+    assert "looking around" in captured.err
+
+
+def test_a_module_that_ends_the_program_is_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script without a main guard, say, gives exit code 2 and not its own."""
+    (tmp_path / "a_script.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "a_script:make"]) == 2
+    assert "cannot import 'a_script': SystemExit: 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./faulty_policy.py:make_policy", "did you mean 'faulty_policy:make_policy'?"),
+        ("policies/mine.py:make", "did you mean 'policies.mine:make'?"),
+        ("../mine.py:make", "a module is given by its name, and looked for in the current directory"),
+        ("faulty_policy:shop.make", "cannot look up 'shop.make' in 'faulty_policy': ValueError: closed"),
+        ("faulty_policy:shop.made", "has no 'shop.made' (did you mean 'make'?)"),
+    ],
+)
+@pytest.mark.usefixtures("module")
+def test_a_wrong_path_to_a_factory_is_explained(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in place of a module, and an attribute that raises, are told as what they are."""
+    assert main(["verify", name]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["fcfs", "--only", "bound"], "--only bound: it needs the claim bound"),
+        (["fcfs", "--only", "inputs", "--skip", "inputs"], "--skip inputs: --only asks for it"),
+        (["fcfs", "--only", "termination", "--logs", __file__], "is a file, expected a directory"),
+        (["fcfs", "--only", "termination", "--logs", f"{__file__}/logs"], "is a file, expected a directory"),
         (["dlmp"], "did you mean 'dlpm'?"),
         (["no_such_module:make"], "cannot import 'no_such_module'"),
+        (["os:sep"], "os:sep is '/', expected a function (config, prefixes) that returns a policy"),
         (["json:dump5"], "has no 'dump5' (did you mean 'dump'?)"),
         (["dlpm", "--claim", "bond=dlpm"], "there is no claim 'bond' (did you mean 'bound'?)"),
         (["dlpm", "--claim", "bound"], "a value is missing"),

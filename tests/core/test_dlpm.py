@@ -239,6 +239,17 @@ def test_the_credit_gate_counts_what_is_outstanding() -> None:
     rules.check_credit_gate(dlpm)
 
 
+def test_a_huge_output_that_is_announced_is_at_the_clients_own_expense() -> None:
+    """What may still come is set aside from its own credit; others go on, and what never came is given back."""
+    policy = dlpm(quantum=10, gate="credit", slack=100)
+    run(policy, "a1", extend=1, reserve=1_000_000)
+    arrive(policy, "a2", "b1", "b2", prompt=20)
+    assert [admit(policy, extend=20), admit(policy, extend=20)] == ["b1", "b2"]
+    assert offered(policy) is None
+    policy.finish("a1", output=0)
+    assert offered(policy) == "a2"
+
+
 def test_slack_decides_who_is_due() -> None:
     """With committed credit used up, a client with q <= slack is refilled; one above holds the refill back."""
     for slack, expected in ((9, "a2"), (8, None)):

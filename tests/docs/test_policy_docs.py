@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from unittest import SkipTest
 
 import pytest
 from attrs import fields
+from hypothesis import settings
 
 from fairprefix.cli.main import main
+from fairprefix.cli.verify import SCHEMA
 from fairprefix.testing.checks import CHECKS, NAMES
 from fairprefix.testing.checks.registry import UNIVERSAL
 from fairprefix.testing.claims import Claims
@@ -76,6 +79,13 @@ def test_the_suite_has_a_test_per_check(tested: dict[str, Any]) -> None:
         suite.test_prefix_order()
 
 
+def test_the_state_machine_runs(tested: dict[str, Any]) -> None:
+    """The test case of the page is a test, and passes."""
+    case = tested["TestLongHistories"]
+    case.settings = settings(case.settings, max_examples=2, stateful_step_count=10)
+    case("runTest").runTest()
+
+
 def test_shown_verdicts_are_those_of_the_kit() -> None:
     """Every verdict shown names a check that exists, and says what that one says."""
     claim_of = {check.name: check.claim for check in CHECKS}
@@ -98,6 +108,20 @@ def test_the_shown_story_is_what_the_command_prints(
     assert [line for line in shown if line.removesuffix("...") not in out] == []
     assert main(["replay", "broken/bound.jsonl", "--policy", f"{MODULE}:make_policy"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] in text_of(TEST)
+
+
+def test_the_shown_json_has_the_keys_that_are_written(tested: dict[str, Any]) -> None:
+    """On the page and in the command's output: the same keys, at each level."""
+
+    def keys(data: Any) -> Any:  # noqa: ANN401 (plain data of any form)
+        if isinstance(data, list):
+            return [keys(item) for item in data]
+        return {key: keys(value) if key in ("verdicts", "story") else None for key, value in data.items()}
+
+    (shown,) = (json.loads(code) for code in code_of(TEST, "json"))
+    failed = tested["broken"].to_mapping()
+    failed["verdicts"] = [verdict for verdict in failed["verdicts"] if verdict["status"] == "failed"]
+    assert keys(shown) == keys({"schema": SCHEMA, **failed})
 
 
 def test_the_table_names_every_check() -> None:

@@ -111,7 +111,7 @@ def deployed(folder: Path, *, ours: bool, workers: int = 3, speedup: float = 1.0
         *("-m", "fairprefix.adapters.dynamo", "--model-path", str(model), "--model-name", "model"),
         *("--backend-model", backend, "--window", str(SEQS), "--block-size", str(BLOCK)),
         *("--config", json.dumps({"quantum": 200, "slack": 4096}), "--quantum", "16000"),
-        *("--longest-input", "2000", "--longest-output", "64", "--status-file", str(folder / "status.json")),
+        *("--longest-input", "2000", "--longest-output", "80", "--status-file", str(folder / "status.json")),
         *planes,
     ]
     with ExitStack() as stack:
@@ -177,6 +177,15 @@ def prompt(stream: Stream, family: int, number: int) -> str:
     return " ".join([*begin, *(f"w{(number * 131 + place * 17) % 4000}" for place in range(stream.own_tokens))])
 
 
+def varied(tokens: int, number: int) -> int:
+    """Return an output length that is `tokens` on average, and up to a quarter more or less.
+
+    Requests of one length that begin together end together: then a worker's places become free all at once, again
+    and again, and how long a light client waits is a matter of chance.
+    """
+    return tokens * (75 + number * 31 % 51) // 100
+
+
 async def load(
     found: Deployment, streams: Sequence[Stream], seconds: float, *, streamed: bool = False
 ) -> list[Answer]:
@@ -188,7 +197,8 @@ async def load(
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
 
         async def ask(stream: Stream, family: int, number: int) -> Outcome:
-            asked = body(found.model, prompt(stream, family, number), stream.output_tokens, stream.client)
+            length = varied(stream.output_tokens, number)
+            asked = body(found.model, prompt(stream, family, number), length, stream.client)
             if streamed:
                 return await _streamed(client, url, asked)
             answer = await client.post(url, json=asked)

@@ -48,8 +48,7 @@ def test_light_clients_wait_less_than_with_the_native_router(tmp_path: Path) -> 
     print({c: (p50(native, c), p50(ours, c)) for c in ("heavy", *LIGHT)}, {**status, "assumptions": ...})
     assert ratios[0] >= 1.2
     assert ratios[1] >= 2.5
-    # 0.97 is what is wanted; medians of 0.964 and 0.971 were seen on two busy cores (docs/integrate/dynamo.md).
-    assert median(throughputs) >= 0.95
+    assert median(throughputs) >= 0.97
     assert len(ours) >= 0.97 * len(native)
     assert rates[1] >= rates[0] - 0.03
     # Every request was charged what it really cost, and the gap that was seen stays below the stated bound.

@@ -18,6 +18,7 @@ from fairprefix.gpu_ref_engine.server.service import Service
 from fairprefix.gpu_ref_engine.server.settings import ServerConfig
 from fairprefix.gpu_ref_engine.tokenizer import Tokenizer, byte_tokenizer
 from fairprefix.hosting import host_config
+from fairprefix.hosting.listen import listen
 from tests.engine.fake import FakeRunner
 
 
@@ -60,17 +61,18 @@ def serving(
         config,
     )
     address: list[str] = []
-    listening = threading.Event()
+    accepting = threading.Event()
 
     def announce(found: str) -> None:
         address.append(found)
-        listening.set()
+        accepting.set()
 
     server = Server(service, announce)
+    listening = listen(config.host, config.port)
     server.capture_signals = _no_signals  # type: ignore[method-assign]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()
-    assert listening.wait(20), "the server did not start"
+    assert accepting.wait(20), "the server did not start"
     try:
         yield Served(address[0], service, runner)
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from fairprefix.cli import serve
-from fairprefix.cli.main import make_parser
+from fairprefix.cli.main import main, make_parser
 
 COMMAND = [sys.executable, "-m", "fairprefix", "serve"]
 ADDRESS = re.compile(r"at (http://\S+)/v1 under (\w+)")
@@ -147,3 +148,23 @@ def test_options_have_the_last_word_over_file_and_environment(
         monkeypatch.setenv(name, value)
     found = serve._policy(make_parser().parse_args(["serve", "random", *options]))
     assert (found.policy, found.gate, found.reservation, dict(found.weights)) == expected
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
+    """One message that names address and port, and exit code 2."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*COMMAND, "random", "--port", port], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"fairprefix: error: cannot listen on 127.0.0.1 port {port}: ")
+    assert "loading" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["serve", "random"], ["gateway", "--worker", "http://127.0.0.1:1"]])
+def test_a_port_that_cannot_be_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the option and what would be valid; the same for both servers."""
+    for port in ("70000", "-1", "http"):
+        assert main([*command, "--port", port]) == 2
+        err = capsys.readouterr().err
+        assert f"argument --port: '{port}' is not valid: expected a port from 0 to 65535" in err

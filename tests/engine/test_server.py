@@ -228,6 +228,15 @@ def test_a_prompt_that_is_too_long_is_a_400() -> None:
         assert found.json()["error"]["message"] == "the prompt has 11 tokens: expected at most 10"
 
 
+def test_an_answer_that_may_become_too_long_is_a_400() -> None:
+    """Nobody reserves memory for a million tokens: the operator's limit on output is in the message."""
+    with serving(max_output=100) as served:
+        found = httpx.post(f"{served.url}/v1/completions", json={"prompt": "x", "max_tokens": 1_000_000})
+        assert found.status_code == 400
+        assert found.json()["error"]["param"] == "max_tokens"
+        assert "100" in found.json()["error"]["message"]
+
+
 def slow(seconds: float = 0.02) -> FakeRunner:
     """Return a model that takes its time for each step."""
     runner = FakeRunner(pages=512, page_size=16, vocabulary=300)

@@ -21,6 +21,7 @@ from fairprefix.core import bounds
 from fairprefix.core.bounds import Engine
 from fairprefix.core.cost import CostWeights
 from fairprefix.core.ledger import Ledger
+from tests.formal.published import table
 from tests.formal.report import MEASURED
 
 COST = CostWeights(1, 2)
@@ -105,6 +106,7 @@ def test_a_measured_run_is_fair_under_vtc_and_not_under_fcfs(
     at_once, evenly = (largest_gap(requests, at_once=choice) for choice in (True, False))
     clients = len({request.client for request in requests})
     MEASURED.add(name, len(requests), clients, f"{at_once:,}", f"{evenly:,}", f"<= {PUBLISHED.value:,}")
+    assert table(3)[RUNS.index(name)][1:3] == (f"{evenly:,}", f"{at_once:,}"), "docs/theory.md"
     if name.startswith("VTC"):
         assert max(at_once, evenly) < 0.6 * PUBLISHED.exact
         assert PUBLISHED.admits(evenly)

@@ -9,6 +9,7 @@ from fairprefix.core.bounds import Bound, Engine
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import CostWeights
 from tests.formal.exhaustive.world import Kind
+from tests.formal.published import table
 from tests.formal.report import TIGHTNESS, share
 from tests.formal.story import Story, hot
 
@@ -16,7 +17,9 @@ COST = CostWeights(1, 2)
 
 
 def _note(policy: str, engine: Engine, history: str, bound: Bound, reached: int) -> float:
-    """Enter a row into the table, and return the share of the bound that was reached."""
+    """Enter a row into the table, which is that of docs/theory.md, and return the share of the bound reached."""
+    row = (engine.reservation, str(bound.value), str(reached), f"{share(reached, bound.value)} %")
+    assert row in [(way, promised.split()[0], *found) for _, way, promised, *found in table(2)], "docs/theory.md"
     TIGHTNESS.add(policy, engine.reservation, history, bound.value, reached, share(reached, bound.value))
     return reached / bound.value
 
@@ -188,3 +191,25 @@ def test_no_work_conserving_policy_escapes_the_lower_bound(policy: str) -> None:
         story.step()
     forced = bounds.lower_bound_work_conserving(engine, COST)
     assert _note(policy, engine, "all slots taken (bound from below)", forced, story.gap()) == 1.0
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "lpm", "vtc", "dlpm"])
+def test_the_lower_bound_is_reached_where_the_memory_and_not_the_slots_limit_it(policy: str) -> None:
+    """w_q*M itself: f's outputs add up to M, and what g sends does not fit before the last of them is produced."""
+    memory, outputs = 10, (1, 1, 2, 3, 3)
+    engine = Engine(reservation="none", kv_tokens=memory, max_running=5, longest_input=9, longest_output=4)
+    large = Kind(9, 1)
+    story = Story(
+        PolicyConfig(policy=policy, quantum=10),
+        engine,
+        {"f": (*(Kind(1, output) for output in outputs), large), "g": (large,)},
+    )
+    for name in ("f0", "f1", "f2", "f3", "f4", "f5"):
+        story.arrive(name)
+    assert story.admit_all() == len(outputs)
+    story.arrive("g0")
+    story.step(max(outputs))
+    assert not story.world.runs
+    forced = bounds.lower_bound_work_conserving(engine, COST)
+    assert forced.exact == COST.output * memory
+    assert _note(policy, engine, "the memory is taken (bound from below)", forced, story.gap()) == 1.0

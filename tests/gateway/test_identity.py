@@ -14,7 +14,7 @@ from fairprefix.gateway.caller import Callers
 from fairprefix.gateway.config import KeyConfig
 from fairprefix.gateway.errors import GatewayError
 from fairprefix.gateway.keys import hash_key
-from fairprefix.gateway.peers import TrustedPeers
+from fairprefix.hosting.peers import TrustedPeers
 from tests.gateway.rig import Process, gateway, mock
 
 BODY = {"prompt": "hello there", "max_tokens": 2}

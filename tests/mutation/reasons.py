@@ -234,4 +234,83 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("run_index.ApproximateIndex.*", r"^\+.*_dispatch (= 1|\+= 2)", "Dispatches are only compared."),
     Reason("workers.Workers.*", r"^\+.*turn (= 1|\+= 2)", "Turns are only compared with each other."),
+    Reason("base.BasePolicy.*", r"^\+.*arrival=None\)", FALSY),
+    Reason(
+        "base.BasePolicy.preempt", r"^\+\s*match = 1 if keep_hold", "What the host resumes itself does not wait."
+    ),
+    Reason(
+        "base.BasePolicy.canonical", r"^\+.*in WAITING else 1,", "A constant, whatever it is, tells nothing apart."
+    ),
+    Reason("dlpm.DLPM.plan", r"^\+.*_price\(None, extend\)", "DLPM asks everybody the same price."),
+    Reason(
+        "dlpm.DLPM._open_account", r"^\+.*in self._table else 1$", "The least of 0 and 1 is 0, as that of 0 and 0."
+    ),
+    Reason("dlpm.DLPM._place", r"^\+\s*return True", "An account without a bucket offers nothing, asked or not."),
+    Reason(
+        "dlpm.DLPM._place",
+        r"^\+\s*(reach = (None|1)$|if rounds or )",
+        "Without overdraft, and where a gate is open, it only divides a bucket's heap: all of them are looked at.",
+    ),
+    Reason(
+        "dlpm.DLPM._stays",
+        r"^\+\s*(return credit > 1|before = refills \+|return credit < -before|return .* < slack - before)"
+        r"|^\+.*credit <= \+refills",
+        "No is always right: it only sends the account through the whole calculation.",
+    ),
+    Reason(
+        "dlpm.DLPM._spend_output",
+        r"^\+.*is not None or not self._stays",
+        "Who stays is placed where it stood: time.",
+    ),
+    Reason("foresight.Foresight.__init__", r"^\+\s*self._silent = 1", NUMBERS),
+    Reason("foresight.Foresight._next", r"^\+\s*self._silent (-= 1|\+= 2)", "The numbers only have to differ."),
+    Reason(
+        "foresight.Foresight.best", r"^\+.*or True else None", "Nobody is left in there, so that nobody is best."
+    ),
+    Reason("foresight.Foresight.best", r"^\+.*<= \(own\[1\]", "No two requests arrived at the same place."),
+    Reason("foresight.Foresight.best", r"^\+.*offer\[4\].key", WORDING),
+    Reason("foresight.Foresight.admit", r"^\+\s*entry.stage = None", "Only that it is not queued is looked at."),
+    Reason(
+        "heap.LazyHeap._sweep",
+        r"^\+.*(>= _AT_ONCE|, 3 \* len)",
+        "When and how stale entries are thrown away decides about memory and time.",
+    ),
+    Reason("lane.Lane.mark", r"^\+.*_oldest_asked = None", FALSY),
+    Reason("lane.Lane.mark", r"^\+.*_oldest_asked = True", "An entry that is there twice costs memory and time."),
+    Reason("lane.Lane.take_back", r"WITHOUT PATIENCE", WORDING),
+    Reason("radix.Follower.__init__", r"^\+.*= \"\"", UNTIL_SET),
+    Reason(
+        "radix.RunTree.__init__",
+        r"^\+.*Run\(\(\), 1, 0",
+        "Where the root begins is not looked at: it has no blocks.",
+    ),
+    Reason("radix.RunTree.add", r"^\+\s*if start > end", "A run of no blocks attaches none."),
+    Reason(
+        "radix.RunTree.*",
+        r"^\+\s*(above = (None|.*and False else None|self._ends.get\(None\).*)"
+        r"|run = (None|self._ends.get\(None\))|self._ends\[.*\] = None)$",
+        "Where no end is known the tree is walked from its root: time.",
+    ),
+    Reason("radix.RunTree.add", r"^\+\s*if depth <= start", "What is put aside there is taken back at once."),
+    Reason("radix.RunTree.add", r"^\+.*or True else \(\)", "There is nothing to take out of nothing: time."),
+    Reason(
+        "radix.RunTree.displace", r"^\+\s*stop.members.pop\(id, \)", "Whoever stands there is among its members."
+    ),
+    Reason(
+        "radix.RunTree.displace",
+        r"^\+\s*(stop.run|follower.stop) = \"\"",
+        "Nobody stands in that place any more, and it is replaced before it is asked for.",
+    ),
+    Reason(
+        "radix._agreement", r"^\+.*low \+ high \+ 2", "The search divides elsewhere, and finds the same: time."
+    ),
+    Reason("refill.Standing.__init__", r"^\+\s*self.(stuck|reach|offer.*) = ", UNTIL_SET),
+    Reason("refill.*", r"^\+\s*(self|account).stamp (= 1|\+= 2)", "Stamps are only compared with each other."),
+    Reason("refill.RefillSchedule.__init__", r"^\+.*Bucket\((None|1)\)", UNTIL_SET),
+    Reason(
+        "refill.RefillSchedule.place",
+        r"^\+\s*(found = |return True)",
+        "Who is taken out, and put back where it stood, makes the same offer again: time.",
+    ),
+    Reason("snapshot.load_entry", r"^\+.*Entry\(.*None", UNTIL_SET),
 )

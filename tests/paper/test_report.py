@@ -21,8 +21,8 @@ from fairprefix.paper import rules
 from fairprefix.paper.aging import AgingLPM
 from fairprefix.paper.figures import fig07, sweeps, turns, validation
 from fairprefix.paper.figures.catalog import FIGURES
-from fairprefix.paper.figures.common import Results
 from fairprefix.paper.figures.frontier import _front
+from fairprefix.paper.figures.seeds import Results
 from fairprefix.paper.published import published
 from fairprefix.paper.report import Origin, html
 from fairprefix.paper.reproduce import reproduce

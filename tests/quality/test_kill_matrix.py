@@ -10,6 +10,7 @@ import pytest
 from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.testing import Claims, check_policy
+from fairprefix.testing.checks import CHECKS
 from fairprefix.testing.mutants import EVENTS, EXAMPLES, MUTANTS, Mutant, kill, kill_matrix
 from tests.support import sized
 
@@ -39,6 +40,8 @@ def test_a_wrong_variant_is_caught(mutant: Mutant) -> None:
     verdict = kill(mutant)
     assert verdict.status == "failed", f"{mutant.name} survives {EXAMPLES} examples of {mutant.killed_by}"
     assert verdict.detail
+    drawn = {check.name for check in CHECKS if check.data is not None}
+    assert (verdict.story is not None) == (mutant.killed_by in drawn), "histories that are drawn have a story"
     if verdict.story is not None:
         assert len(verdict.story.history.events) <= EVENTS, str(verdict.story)
         assert verdict.story.lines[-1] == f"=> {verdict.detail}"

@@ -28,6 +28,25 @@ def test_what_does_not_return_is_interrupted(busy: Callable[[float], None]) -> N
         busy(20)
 
 
+@pytest.mark.parametrize("busy", [lambda: sum(range(100)), lambda: time.sleep(0.01)], ids=["busy", "asleep"])
+def test_what_catches_everything_is_interrupted(busy: Callable[[], object]) -> None:
+    """A loop around `except:` swallows the exception; it is raised again where nothing catches it."""
+
+    def never_gives_up() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                busy()
+            except:  # noqa: E722, PERF203, S112 (that is the point)
+                continue
+
+    tracing = sys.gettrace()
+    with pytest.raises(TimeIsUpError), time_limit(0.05):
+        never_gives_up()
+    assert sys.gettrace() is tracing
+    spin(0.2)  # and nothing rings later
+
+
 def test_in_another_thread_too() -> None:
     """There are no signals there."""
     seen = []

@@ -23,6 +23,7 @@ from tests.vllm.tiny import make_model
 URL = "http://127.0.0.1:8000/v1"
 APP, DEPLOYMENT = "llm", "FairLLMServer:tiny"
 WINDOW = 4
+POLITE = str(Path(__file__).parents[1] / "vllm" / "polite")
 SETTINGS = {"policy": {"quantum": 200, "slack": 4096}}
 
 
@@ -30,6 +31,8 @@ SETTINGS = {"policy": {"quantum": 200, "slack": 4096}}
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Two replicas, each with a vLLM of its own, behind Ray's OpenAI ingress."""
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # Ray's processes inherit it: engines that wait for work must not take a whole core each.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (POLITE, os.environ.get("PYTHONPATH"))))
     model = make_model(Path(tmp_path_factory.mktemp("model")) / "tiny")
     ray.init(num_cpus=8, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
     engine = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -95,9 +96,7 @@ def running(
     model: Path, log: Path, *flags: str, command: Sequence[str] = LAUNCH, **settings: str
 ) -> Iterator[Server]:
     """Run a server until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     process = start(model, log, "--port", str(port), *flags, command=command, **settings)
     try:
         server = Server(f"http://127.0.0.1:{port}", log)
@@ -105,6 +104,15 @@ def running(
         yield server
     finally:
         stop(process)
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens on, to which SGLang can add 10,000 for another one."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:

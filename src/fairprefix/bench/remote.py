@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fairprefix.bench.run import Reply, SendError
 from fairprefix.core.errors import FairprefixError
 from fairprefix.core.request import Client
+from fairprefix.hosting.extras import need
 
 if TYPE_CHECKING:
     import httpx
@@ -50,7 +50,7 @@ class Endpoint:
         timeout_s: float = 600.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        library = _httpx()
+        library = need("httpx", "bench")
         self._errors: type[Exception] = library.HTTPError
         base = url.rstrip("/")
         base = base if base.endswith("/v1") else f"{base}/v1"
@@ -144,10 +144,3 @@ def _chunk(line: str) -> dict[str, Any]:
     if "error" in found:
         raise SendError(f"{found['error']}"[:_SHOWN])
     return found
-
-
-def _httpx() -> Any:  # noqa: ANN401  # a module, imported where it is wanted
-    try:
-        return importlib.import_module("httpx")
-    except ImportError as problem:
-        raise BenchError("httpx is missing: pip install 'fairprefix[bench]'") from problem

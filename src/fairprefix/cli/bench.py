@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from fairprefix.bench.remote import Endpoint
 from fairprefix.bench.run import drive
 from fairprefix.bench.texts import FromFiles, Invented, Texts
 from fairprefix.cli.errors import UsageError
-from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.files import add_json, beside_json, check_json, write_json
 from fairprefix.cli.options import name_of, positive, whole
 from fairprefix.cli.output import emit, text_table
 from fairprefix.cli.progress import progress
@@ -23,6 +22,8 @@ from fairprefix.gpu_ref_engine.errors import need
 from fairprefix.workload import WORKLOADS, Workload, WorkloadSize, make_workload, scaled
 
 SCHEMA = 1
+KEY_ENV, TIMEOUT_S = "OPENAI_API_KEY", 600
+POLICY, KV_TOKENS = "dlpm", 16_384
 EPILOG = """\
 examples:
   fairprefix bench --url http://localhost:8000 --workload S1@ToT --programs 4 --rate 0.5
@@ -53,31 +54,30 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
     where.add_argument("--engine", metavar="MODEL", help="the reference engine in this process, with this model")
     parser.add_argument("--model", metavar="NAME", help="with --url: the model's name (default: the first listed)")
     parser.add_argument(
-        "--key-env", default="OPENAI_API_KEY", metavar="NAME", help="with --url: variable that holds the API key"
+        "--key-env",
+        metavar="NAME",
+        help=f"with --url: variable that holds the API key (default: {KEY_ENV}, if it is set)",
     )
     parser.add_argument(
         "--timeout",
         type=positive,
-        default=600.0,
         metavar="S",
-        help="with --url: seconds for a call (default: 600)",
+        help=f"with --url: seconds for a call (default: {TIMEOUT_S})",
     )
     parser.add_argument(
         "--policy",
         type=name_of(POLICIES),
-        default="dlpm",
         metavar="P",
-        help="with --engine: who is admitted next (default: dlpm)",
+        help=f"with --engine: fcfs, lpm, vtc or dlpm (default: {POLICY})",
     )
     parser.add_argument(
         "--kv-tokens",
         type=whole(1),
-        default=16_384,
         metavar="N",
-        help="with --engine: KV memory (default: 16,384)",
+        help=f"with --engine: size of the KV memory (default: {KV_TOKENS})",
     )
     _add_workload_options(parser)
-    parser.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
+    add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, only results")
 
 
@@ -108,8 +108,8 @@ def _add_workload_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix bench --help`."""
-    if args.json and args.json != STDOUT:
-        check_target("--json", args.json)
+    _refuse_idle_options(args)
+    check_json(args.json)
     if args.data is not None and not Path(args.data).is_dir():
         raise UsageError(f"--data {args.data}: is not a folder")
     texts: Texts = Invented() if args.data is None else FromFiles(Path(args.data))
@@ -117,35 +117,48 @@ def run(args: argparse.Namespace) -> int:
     workload = scaled(make_workload(args.workload, size, seed=args.seed), args.scale)
     need(*(("httpx", "bench") if args.url else ("torch", "engine")))  # before anything is announced
     figures = asyncio.run(_bench(args, workload, texts))
-    if args.json:
-        _write(args, workload, figures)
-    emit(_table(workload, figures), sys.stderr if args.json == STDOUT else None)
+    write_json(args.json, _document(args, workload, figures))
+    emit(_table(workload, figures), beside_json(args.json))
     if figures["failed"]:
         print(f"fairprefix: error: {figures['failed']} programs failed: {figures['failures'][0]}", file=sys.stderr)
         return 1
     return 0
 
 
+def _refuse_idle_options(args: argparse.Namespace) -> None:
+    """Refuse what would be ignored: somebody expects something of it."""
+    of_url = {"--model": args.model, "--key-env": args.key_env, "--timeout": args.timeout}
+    of_engine = {"--policy": args.policy, "--kv-tokens": args.kv_tokens}
+    used, idle = ("--url", of_engine) if args.url else ("--engine", of_url)
+    for name, value in idle.items():
+        if value is not None:
+            raise UsageError(f"{name} {value}: says nothing to {used}; leave it out (see fairprefix bench --help)")
+    if args.key_env and not os.environ.get(args.key_env):
+        raise UsageError(f"--key-env {args.key_env}: there is no such variable in the environment")
+    if args.url and not args.url.startswith(("http://", "https://")):
+        raise UsageError(f"--url {args.url}: expected http://HOST:PORT or https://HOST")
+
+
 async def _bench(args: argparse.Namespace, workload: Workload, texts: Texts) -> dict[str, Any]:
     with progress((workload.name,), workload.calls, quiet=args.quiet) as begin:
         heard = begin(workload.name)
         if args.url:
-            key = os.environ.get(args.key_env)
-            async with Endpoint(args.url, model=args.model, key=key, timeout_s=args.timeout) as endpoint:
+            key, timeout = os.environ.get(args.key_env or KEY_ENV), args.timeout or TIMEOUT_S
+            async with Endpoint(args.url, model=args.model, key=key, timeout_s=timeout) as endpoint:
                 return await drive(workload, endpoint, texts, concurrency=args.concurrency, on_reply=heard)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from fairprefix.bench.local import LocalEngine  # noqa: PLC0415  # an extra
         from fairprefix.gpu_ref_engine.config import EngineConfig  # noqa: PLC0415
         from fairprefix.gpu_ref_engine.load import load_model  # noqa: PLC0415
 
-        runner, tokenizer = load_model(args.engine, kv_tokens=args.kv_tokens)
-        config = PolicyConfig(policy=args.policy, reservation="full")
+        runner, tokenizer = load_model(args.engine, kv_tokens=args.kv_tokens or KV_TOKENS)
+        config = PolicyConfig(policy=args.policy or POLICY, reservation="full")
         async with LocalEngine(runner, tokenizer, config, EngineConfig(reservation="full")) as engine:
             return await drive(workload, engine, texts, concurrency=args.concurrency, on_reply=heard)
 
 
-def _write(args: argparse.Namespace, workload: Workload, figures: dict[str, Any]) -> None:
-    document = {
+def _document(args: argparse.Namespace, workload: Workload, figures: dict[str, Any]) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "workload": workload.name,
         "seed": args.seed,
@@ -153,12 +166,6 @@ def _write(args: argparse.Namespace, workload: Workload, figures: dict[str, Any]
         "notes": list(workload.notes),
         **figures,
     }
-    text = json.dumps(document, indent=1)
-    if args.json == STDOUT:
-        print(text)
-        return
-    with replacing(args.json) as path:
-        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _table(workload: Workload, figures: dict[str, Any]) -> str:

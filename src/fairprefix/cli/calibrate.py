@@ -18,14 +18,15 @@ from fairprefix.sim.validate import Comparison, with_prefixes
 
 NAMES = {"ttft_s": "mean time to first token", "tpot_s": "mean time per output token", "latency_s": "mean latency"}
 EPILOG = """\
-example:
+examples:
   fairprefix calibrate requests.jsonl.gz --kv-tokens 41408 --out mine.json
+      how fast is the engine that wrote this log? into a file, and how far off it is
   fairprefix tune trace.jsonl.gz --step-time mine.json
+      which quantum suits that engine?
 
 LOG holds one JSON object per line: input_tokens, output_tokens, and in seconds on one clock queued_ts (when the
 engine got the request), first_token_ts and last_token_ts; or ttft_s and latency_s in place of the last two. The
-more
-the load varied, the more the log says: a log of an engine that was always full tells little about an empty one."""
+more the load varied, the more the log says: one of an engine that was always full tells little."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no public name for it

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fairprefix.cli.errors import UsageError
 from fairprefix.cli.output import emit
 from fairprefix.core.errors import one_of
+from fairprefix.hosting.extras import need
 
 SHELLS = ("bash", "zsh", "tcsh")
 EXAMPLES = """\
@@ -33,10 +33,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name
 def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix completion --help`."""
     shell = one_of("SHELL", args.shell, SHELLS)
-    try:
-        import shtab  # noqa: PLC0415 (an optional extra)
-    except ImportError:
-        raise UsageError("completion needs shtab: pip install 'fairprefix[completion]'") from None
+    shtab = need("shtab", "completion")
     from fairprefix.cli.main import make_parser  # noqa: PLC0415 (which imports this module)
 
     emit(shtab.complete(make_parser(), shell=shell))

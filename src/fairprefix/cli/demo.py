@@ -35,7 +35,7 @@ FELL_BACK = 1
 EPILOG = """\
 examples:
   fairprefix demo
-      fetches SmolLM2-135M-Instruct (94 MiB, once) and runs everything, in about two minutes on two cores
+      fetches SmolLM2-135M-Instruct (94 MiB, once) and runs everything, in two to four minutes on two cores
   fairprefix demo --plot out/engine.png --policy lpm,dlpm
       two policies, and the picture elsewhere
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix demo --help`."""
     # Read when torch is loaded: threads that spin while they wait take the processor from everybody else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    need("torch", "engine")
+    need("torch", "engine,report")
     require_matplotlib()
     check_target("--plot", args.plot, suffixes=SUFFIXES)
     model, fell_back = _model(args.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from fairprefix.cli.errors import UsageError
@@ -39,13 +40,28 @@ def load_factory(name: str) -> Any:  # noqa: ANN401 (whatever stands in the user
         sys.path.insert(0, "")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as problem:  # noqa: BLE001 (whatever the module does when it is imported)
-        raise UsageError(f"cannot import {module!r}: {type(problem).__name__}: {problem}") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"module {module!r} has no {attribute!r}{nearest(part, dir(found))}")
-        found = getattr(found, part)
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 (whatever the module does when it is imported)
+        hint = _spelt_as_file(module, attribute)
+        raise UsageError(f"cannot import {module!r}: {_shown(problem)}{hint}") from None
+    part = ""
+    try:
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise UsageError(f"module {module!r} has no {attribute!r}{nearest(part, dir(found))}") from None
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 (whatever a property does)
+        raise UsageError(f"cannot look up {attribute!r} in {module!r}: {_shown(problem)}") from None
     return found
+
+
+def _spelt_as_file(module: str, attribute: str) -> str:
+    """Return a hint for those who give the module as a file."""
+    if not module.endswith(".py") and "/" not in module:
+        return ""
+    path = PurePath(module.removesuffix(".py"))
+    if path.is_absolute() or ".." in path.parts:
+        return " (a module is given by its name, and looked for in the current directory and on PYTHONPATH)"
+    return f" (a module is given by its name: did you mean '{'.'.join(path.parts)}:{attribute}'?)"
 
 
 class BrokenPolicyError(FairprefixError):
@@ -65,7 +81,7 @@ class OwnPolicy:
         call = f"make_policy = {name}: called with (config, prefixes)"
         try:
             self._policy = factory(config, prefixes)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BrokenPolicyError(f"{call} it raised {_shown(error)}") from error
         missing = [method for method in METHODS if not callable(getattr(self._policy, method, None))]
         if missing:
@@ -80,11 +96,11 @@ class OwnPolicy:
                 return method(*args, **named)
             except FairprefixError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise BrokenPolicyError(f"{name}() of the policy raised {_shown(error)}") from error
 
         return call
 
 
-def _shown(error: Exception) -> str:
+def _shown(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

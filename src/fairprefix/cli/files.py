@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 from fairprefix.cli.errors import UsageError
+from fairprefix.cli.options import Options
+from fairprefix.cli.output import emit
 
 STDOUT = "-"
 """Stands for standard output in place of a file name."""
+
+
+def add_json(options: Options, what: str = "all figures") -> None:
+    """Add --json FILE; `what` is what is written."""
+    options.add_argument("--json", metavar="FILE", help=f"write {what} as JSON; {STDOUT} is standard output")
+
+
+def check_json(target: str | None, *, inputs: Sequence[str | None] = ()) -> None:
+    """Refuse a --json FILE that could not be written in the end; None was not given."""
+    if target and target != STDOUT:
+        check_target("--json", target, inputs=[path for path in inputs if path])
+
+
+def write_json(target: str | None, document: Mapping[str, Any]) -> None:
+    """Write a document to the file that --json names, whole or not at all, or to standard output."""
+    if not target:
+        return
+    text = json.dumps(document, indent=2, allow_nan=False)
+    if target == STDOUT:
+        emit(text)
+        return
+    with replacing(target) as path:
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def beside_json(target: str | None) -> TextIO:
+    """Return where the text for people goes: standard error, where standard output is the JSON's."""
+    return sys.stderr if target == STDOUT else sys.stdout
 
 
 def check_target(option: str, target: str, *, suffixes: Sequence[str] = (), inputs: Sequence[str] = ()) -> None:
@@ -38,6 +71,20 @@ def check_target(option: str, target: str, *, suffixes: Sequence[str] = (), inpu
         raise UsageError(f"{option} {target}: may not be written")
     if any(Path(given).resolve() == path.resolve() for given in inputs):
         raise UsageError(f"{option} {target}: is an input of this command, and would be overwritten")
+
+
+def check_folder(option: str, target: str) -> None:
+    """Refuse a folder that could not be written into in the end; it is made if it is not there.
+
+    Raises:
+        UsageError: it cannot be written into; the message says why.
+    """
+    path = Path(target).resolve()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {target}: {there} is a file, expected a directory")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {target}: may not be written")
 
 
 @contextmanager

@@ -29,8 +29,8 @@ WHAT_FOR = {
     "report": "pictures and progress",
     "yaml": "configurations in YAML",
     "testing": "verify, and property tests of your own policy",
-    "engine": "the reference engine",
-    "server": "serve (with engine)",
+    "engine": "the reference engine: serve (with server), demo (with report)",
+    "server": "serve (with engine): OpenAI's API",
     "gpu": "the reference engine's fastest kernels on a GPU",
     "gateway": "gateway",
     "events": "the gateway's exact index, from the engines' cache events",
@@ -78,7 +78,12 @@ def _ourselves() -> Iterator[Finding]:
 def _configuration() -> Iterator[Finding]:
     where = f"{CONFIG_VARIABLE}, {POLICY_VARIABLE}"
     if not is_configured():
-        yield Finding("configuration", where, OK, "not set: vLLM and SGLang are left as they are")
+        yield Finding(
+            "configuration",
+            where,
+            OK,
+            "not set: SGLang is left as it is; vLLM with our scheduler, serve and gateway take defaults",
+        )
         return
     try:
         config = host_config()

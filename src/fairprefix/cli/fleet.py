@@ -23,6 +23,7 @@ from fairprefix.sim.steptime import step_time_model
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 ROUTER = "d2lpm"
+STALENESS_MS = 100
 
 
 @frozen
@@ -72,9 +73,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--staleness",
         type=positive,
-        default=100.0,
         metavar="MS",
-        help="shared_ledger: how long a worker keeps its charges to itself (default: 100)",
+        help=f"shared_ledger: how long a worker keeps its charges to itself (default: {STALENESS_MS})",
     )
 
 
@@ -90,6 +90,8 @@ def make_fleets(
     if args.workers is None:
         _refuse_lone_options(args)
         return ()
+    if args.staleness is not None and "shared_ledger" not in (args.router or ()):
+        raise UsageError(f"--staleness {args.staleness:g}: is of --router shared_ledger, which is not asked for")
     gpus = args.worker_gpu or (gpu,)
     if len(gpus) > args.workers:
         raise UsageError(f"--worker-gpu names {len(gpus)} GPUs for --workers {args.workers}")
@@ -101,7 +103,7 @@ def make_fleets(
             arrangement=arrangement,
             router=RouterConfig.from_mapping(dict(args.router_option)),
             faults=faults,
-            staleness_ns=round(args.staleness * NS_PER_MS),
+            staleness_ns=round((args.staleness or STALENESS_MS) * NS_PER_MS),
         )
         for arrangement in args.router or (ROUTER,)
     )
@@ -142,6 +144,7 @@ def _refuse_lone_options(args: argparse.Namespace) -> None:
         "--router-option": args.router_option,
         "--worker-gpu": args.worker_gpu,
         "--fail": args.fail,
+        "--staleness": args.staleness,
     }
     for name, value in given.items():
         if value:

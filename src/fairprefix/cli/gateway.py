@@ -12,7 +12,7 @@ import attrs
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.gateway_parts import parts_of
-from fairprefix.cli.options import add_settings, add_shares, name_of, whole
+from fairprefix.cli.options import add_settings, add_shares, name_of, port
 from fairprefix.configfile import read_settings
 from fairprefix.core.config import POLICIES
 from fairprefix.core.errors import ConfigError
@@ -63,9 +63,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
     parser.add_argument("--router", type=name_of(ROUTERS), metavar="R", help="of the workers (default: d2lpm)")
     add_shares(parser)
     parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=whole(0), metavar="P", help="port; 0 for a free one (default: 8080)")
+    parser.add_argument("--port", type=port, metavar="P", help="port; 0 for a free one (default: 8080)")
     parser.add_argument("--admin-host", metavar="H", help="address of figures and state (default: 127.0.0.1)")
-    parser.add_argument("--admin-port", type=whole(0), metavar="P", help="its port (default: 8081)")
+    parser.add_argument("--admin-port", type=port, metavar="P", help="its port (default: 8081)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="ADDRESS",
         help="proxy, or network of proxies, whose headers may name clients; * for everybody (default: nobody)",

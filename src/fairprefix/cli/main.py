@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -50,6 +53,7 @@ COMMANDS = (
 BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+AGAIN_S = 0.05
 
 EPILOG = """\
 examples:
@@ -63,18 +67,22 @@ examples:
   fairprefix paper --quick                         the paper's evaluation, ours beside the published figures
   fairprefix bench --url http://localhost:8000     its workloads against an endpoint of yours
   fairprefix tune trace.jsonl                      which quantum suits your trace?
+  fairprefix calibrate requests.jsonl --kv-tokens 41408   how fast is your own engine?
   fairprefix config show > fair.toml               a configuration to start from
   fairprefix config check fair.toml                is it valid?
   fairprefix model get smollm2                     a small model for the engine to serve
   fairprefix doctor                                what is installed, and what can this machine run?
+  eval "$(fairprefix completion bash)"             let the shell complete all of this
 
-`fairprefix COMMAND --help` tells more about each command."""
+`fairprefix COMMAND --help` tells more about each command. Exit code 0: done; 1: a check or a run has failed;
+2: wrong input, and a message says what would be right; 130: interrupted (Ctrl-C)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, 2 for bad input, 130 when interrupted."""
     try:
-        code = _run(sys.argv[1:] if argv is None else list(argv))
+        with _no_interrupt_is_lost():
+            code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
     except FairprefixError as problem:
         print(f"fairprefix: error: {printable(str(problem))}", file=sys.stderr)
@@ -159,6 +167,26 @@ def _options(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
     for word in argv:
         parser = _commands(parser).get(word, parser)
     return [option for action in parser._actions for option in action.option_strings]  # noqa: SLF001
+
+
+@contextmanager
+def _no_interrupt_is_lost() -> Iterator[None]:
+    """Deliver Ctrl-C once more where Python drops it, which it does in callbacks of its garbage collector."""
+    before = sys.unraisablehook
+
+    def hear(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        again = threading.Timer(AGAIN_S, signal.raise_signal, [signal.SIGINT])
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hear
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _forget_stdout() -> None:

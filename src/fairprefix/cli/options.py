@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from fairprefix.core.errors import nearest
+from fairprefix.core.errors import ConfigError, nearest
+from fairprefix.hosting.listen import LAST_PORT, check_port
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -26,6 +27,14 @@ def whole(least: int) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+def port(text: str) -> int:
+    """Return a port; 0 stands for a free one."""
+    try:
+        return check_port("port", whole(0)(text))
+    except (argparse.ArgumentTypeError, ConfigError):
+        raise _invalid(text, f"a port from 0 to {LAST_PORT}") from None
 
 
 def positive(text: str) -> float:

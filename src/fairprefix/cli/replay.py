@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.factory import BROKEN, BrokenPolicyError, OwnPolicy, load_factory
-from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.files import STDOUT, add_json, check_json, write_json
 from fairprefix.cli.options import whole
 from fairprefix.cli.output import client_name, emit, printable
 from fairprefix.core.config import POLICIES, PolicyConfig
@@ -46,17 +46,16 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 (argparse does not name
     )
     parser.add_argument("log", metavar="LOG", help="the history")
     parser.add_argument(
-        "--policy", metavar="NAME", help="policy to use instead of the recorded one: a name, or MODULE:FACTORY"
+        "--policy", metavar="P", help="to use instead of the recorded one: a name, or MODULE:FACTORY"
     )
     parser.add_argument("--limit", metavar="N", type=whole(0), help="print only the first N decisions")
-    parser.add_argument("--json", metavar="FILE", help="write the decisions as JSON (- for standard output)")
+    add_json(parser, "the decisions")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Re-execute the history; print each decision and how many differ from what was recorded."""
-    if args.json and args.json != STDOUT:
-        check_target("--json", args.json, inputs=[args.log])
+    check_json(args.json, inputs=[args.log])
     start = _starter(args.policy)
     try:
         replay, decisions = _replay(args.log, start)
@@ -66,22 +65,12 @@ def run(args: argparse.Namespace) -> int:
     except BrokenPolicyError as broken:
         emit(printable(str(broken)), sys.stderr)
         return BROKEN
-    if args.json:
-        _write_json(args.json, result)
+    write_json(args.json, result)
     if args.json != STDOUT:
         for line, decision in decisions[: args.limit]:
             emit(_describe(line, decision))
         emit(f"{len(decisions)} admissions under {name}, {differs} would have differed")
     return 0
-
-
-def _write_json(target: str, result: dict[str, Any]) -> None:
-    text = json.dumps(result, indent=1)
-    if target == STDOUT:
-        emit(text)
-        return
-    with replacing(target) as part:
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _replay(log: str, start: Callable[[dict[str, Any]], Replay]) -> tuple[Replay, list[tuple[int, Decision]]]:
@@ -129,14 +118,15 @@ def _read(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, text in enumerate(lines, start=1):
                 yield number, _parse(log, number, text)
     except (OSError, EOFError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{log}: cannot be read: {problem}") from None
+        reason = getattr(problem, "strerror", None) or problem
+        raise UsageError(f"{log}: cannot be read: {reason}") from None
 
 
 def _parse(log: str, number: int, text: str) -> dict[str, Any]:
     try:
         event = json.loads(text)
     except ValueError as problem:
-        raise UsageError(f"{log}:{number}: not JSON: {problem}") from None
+        raise UsageError(f"{log}:{number}: is not valid JSON: {problem}") from None
     if not isinstance(event, dict):
         raise UsageError(f"{log}:{number}: expected an object, found {text.strip()[:40]!r}")
     return event

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import check_target, replacing
-from fairprefix.cli.options import add_settings, add_shares, name_of, whole
+from fairprefix.cli.options import add_settings, add_shares, name_of, port, whole
 from fairprefix.core.config import POLICIES, RESERVATIONS, PolicyConfig
 from fairprefix.gpu_ref_engine.errors import need
 from fairprefix.hosting import host_config
+from fairprefix.hosting.listen import listen
 from fairprefix.hosting.settings import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)"
     )
     group.add_argument(
-        "--port", type=whole(0), default=8000, metavar="P", help="port; 0 for a free one (default: 8000)"
+        "--port", type=port, default=8000, metavar="P", help="port; 0 for a free one (default: 8000)"
     )
     group.add_argument("--api-keys", metavar="FILE", help="lines of CLIENT KEY: only who shows a key is served")
     group.add_argument(
@@ -152,11 +153,13 @@ def run(args: argparse.Namespace) -> int:
         need(module, "engine,server")
     if args.profile:
         check_target("--profile", args.profile)
-    policy = _policy(args)
-    service = _service(args, policy, _keys(args.api_keys))
+    policy, keys = _policy(args), _keys(args.api_keys)
     from fairprefix.gpu_ref_engine.server.run import serve  # noqa: PLC0415  # an extra
 
-    serve(service, lambda address: _announce(address, service))
+    server = _server_config(args, keys)
+    with listen(server.host, server.port) as listening:  # a port that is taken is told before a model is loaded
+        service = _service(args, policy, server)
+        serve(service, listening, lambda address: _announce(address, service))
     if args.profile:
         with replacing(args.profile) as path:
             path.write_text(json.dumps(service.worker.engine.profile.chrome_trace()), encoding="utf-8")
@@ -182,7 +185,8 @@ def _keys(file: str | None) -> Mapping[str, str]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"--api-keys {file}: cannot be read: {problem}") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise UsageError(f"--api-keys {file}: cannot be read: {reason}") from problem
     keys: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()
@@ -196,11 +200,11 @@ def _keys(file: str | None) -> Mapping[str, str]:
     return keys
 
 
-def _service(args: argparse.Namespace, policy: PolicyConfig, keys: Mapping[str, str]) -> Service:
+def _service(args: argparse.Namespace, policy: PolicyConfig, server: ServerConfig) -> Service:
     from fairprefix.gpu_ref_engine.load import load_model  # noqa: PLC0415  # extras
     from fairprefix.gpu_ref_engine.server.assemble import make_service  # noqa: PLC0415
 
-    engine, server = _engine_config(args, policy), _server_config(args, keys)
+    engine = _engine_config(args, policy)
     print(f"loading {args.model} ...", file=sys.stderr, flush=True)
     runner, tokenizer = load_model(
         args.model,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from fairprefix.cli.errors import UsageError
-from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.files import add_json, beside_json, check_json, check_target, replacing, write_json
 from fairprefix.cli.fleet import add_worker_options, make_fleets, runs_of
 from fairprefix.cli.options import add_settings, add_shares, name_of, names_of, whole
 from fairprefix.cli.output import emit
@@ -23,6 +22,8 @@ from fairprefix.cli.task import Task
 from fairprefix.cli.tracing import (
     CLIENTS,
     GPU,
+    PROGRAMS,
+    PROGRAMS_PER_S,
     SAMPLE_GPU,
     add_engine_options,
     add_trace_options,
@@ -45,6 +46,9 @@ from fairprefix.workload import Workload, WorkloadSize, make_workload
 
 SCHEMA = 1
 """Version of the JSON's shape."""
+
+SHOWN = 8
+"""So many clients of a trace are named where a weight is for none of them."""
 
 POLICY_FLAGS = ("quantum", "gate", "slack", "overdraft", "bounded_wait", "reservation")
 """Options that set the field of the same name in `PolicyConfig`."""
@@ -116,7 +120,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
+    add_json(group)
     group.add_argument("--plot", metavar="FILE", help=f"draw the runs: {either(SUFFIXES)}")
     group.add_argument(
         "--record",
@@ -137,9 +141,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         with replacing(args.plot) as path:
             plot_runs(results, path, task.title)
-    if args.json:
-        _write_json(args.json, results, task)
-    emit(text, sys.stderr if args.json == STDOUT else None)
+    figures = {"runs": [result.to_mapping() for result in results], "config": task.to_mapping()}
+    write_json(args.json, {"schema": SCHEMA, **figures})
+    emit(text, beside_json(args.json))
     return 0
 
 
@@ -149,8 +153,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if args.plot:
         require_matplotlib()
         check_target("--plot", args.plot, suffixes=SUFFIXES, inputs=inputs)
-    if args.json and args.json != STDOUT:
-        check_target("--json", args.json, inputs=inputs)
+    check_json(args.json, inputs=inputs)
     if args.record:
         check_target("--record", args.record, inputs=inputs)
 
@@ -202,12 +205,16 @@ def _prepare(args: argparse.Namespace) -> Task:
 def _workload(args: argparse.Namespace) -> Workload | None:
     """Return the workload that stands in place of a trace, if one is named."""
     if args.workload is None:
+        for name, value in (("--programs", args.programs), ("--rate", args.rate)):
+            if value is not None:
+                raise UsageError(f"{name} {value}: is for programs, and none are named: give --workload")
         return None
     for name, value in (("TRACE", args.trace), ("--format", args.format), ("--limit", args.limit)):
         if value is not None:
             raise UsageError(f"--workload {args.workload}: stands in place of a trace; leave {name} out")
     clients = args.clients or (4 if args.workload in ("Mix", "Phases") else 3)
-    size = WorkloadSize(programs=args.programs, rate=args.rate / args.time_scale, clients=clients)
+    rate = args.rate or PROGRAMS_PER_S
+    size = WorkloadSize(programs=args.programs or PROGRAMS, rate=rate / args.time_scale, clients=clients)
     return make_workload(args.workload, size, seed=args.seed)
 
 
@@ -215,7 +222,10 @@ def _config(args: argparse.Namespace, settings: dict[str, Any]) -> PolicyConfig:
     """Return the file's settings, of which the options that were given override some."""
     config = make_config(settings, str(args.config))
     given = {name: getattr(args, name) for name in POLICY_FLAGS if getattr(args, name) is not None}
-    return attrs.evolve(config, weights={**config.weights, **dict(args.weight)}, **given)
+    config = attrs.evolve(config, weights={**config.weights, **dict(args.weight)}, **given)
+    if args.slack is not None and config.gate != "credit":
+        raise UsageError(f"--slack {args.slack}: has no meaning with the gate {config.gate}: give --gate credit")
+    return config
 
 
 def _sample_notes(args: argparse.Namespace) -> list[str]:
@@ -237,8 +247,10 @@ def _check_weights(weights: dict[str, int], trace: Trace) -> None:
     clients = sorted({request.client for request in trace.requests})
     for name, value in weights.items():
         if name not in clients:
+            some = ", ".join(clients[:SHOWN]) + (", ..." if len(clients) > SHOWN else "")
             raise UsageError(
-                f"--weight {name}={value}: trace {trace.name} has no such client{nearest(name, clients)}"
+                f"--weight {name}={value}: trace {trace.name} has no such client{nearest(name, clients)}; "
+                f"it has {some}"
             )
 
 
@@ -285,13 +297,3 @@ def _simulate_fleet(task: Task, config: PolicyConfig, fleet: Fleet, heard: OnFin
         return simulate_fleet(task.trace, config, fleet, heard)
     served, _ = run_programs(task.workload, config, fleet, on_finish=heard, detailed=True)
     return served.result()
-
-
-def _write_json(target: str, results: Sequence[RunResult], task: Task) -> None:
-    answer = {"schema": SCHEMA, "runs": [result.to_mapping() for result in results], "config": task.to_mapping()}
-    text = json.dumps(answer, indent=2, allow_nan=False)
-    if target == STDOUT:
-        emit(text)
-        return
-    with replacing(target) as path:
-        path.write_text(f"{text}\n", encoding="utf-8")

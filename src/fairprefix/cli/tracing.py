@@ -18,6 +18,8 @@ SAMPLE_GPU = "a10g"
 """The packaged sample asks more than this GPU can give."""
 CLIENTS = 8
 """How many clients are composed onto a trace without any."""
+PROGRAMS, PROGRAMS_PER_S = 20, 0.5
+"""Of each client of a workload."""
 
 
 def add_trace_options(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +55,12 @@ def add_workload_options(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help=f"programs whose calls wait for each other: {', '.join(WORKLOADS)}",
     )
-    group.add_argument("--programs", type=whole(1), default=20, metavar="N", help="of each client (default: 20)")
+    group.add_argument("--programs", type=whole(1), metavar="N", help=f"of each client (default: {PROGRAMS})")
     group.add_argument(
-        "--rate", type=positive, default=0.5, metavar="R", help="programs per second of each client (default: 0.5)"
+        "--rate",
+        type=positive,
+        metavar="R",
+        help=f"programs per second of each client (default: {PROGRAMS_PER_S})",
     )
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
 from fairprefix.cli.errors import UsageError
-from fairprefix.cli.files import STDOUT, check_target, replacing
+from fairprefix.cli.files import add_json, beside_json, check_json, write_json
 from fairprefix.cli.options import positive
 from fairprefix.cli.output import NOTHING, emit, text_table
 from fairprefix.cli.progress import progress
@@ -53,7 +51,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         metavar="X",
         help="share of throughput that fairness may cost, below 1 (default: 0.05)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
+    add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, only results")
 
 
@@ -61,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; see `fairprefix tune --help`."""
     if args.overhead >= 1:
         raise UsageError(f"--overhead {args.overhead:g}: expected a number below 1")
-    if args.json and args.json != STDOUT:
-        check_target("--json", args.json, inputs=[path for path in (args.trace, args.step_time) if path])
+    check_json(args.json, inputs=[args.trace, args.step_time])
     trace = make_trace(args)
     step_time = _step_time(args)
     config = PolicyConfig(reservation=args.reservation or "full")
@@ -77,11 +74,10 @@ def run(args: argparse.Namespace) -> int:
     names = ("lpm", *(f"Q {quantum}" for quantum in quanta(rule)))
     with progress(names, len(trace.requests), quiet=args.quiet) as begin:
         advice = tune(trace, config, engine, step_time, overhead=args.overhead, begin=begin)
-    if args.json:
-        _write(args.json, advice, args.overhead)
+    write_json(args.json, _document(advice, args.overhead))
     notes = "".join(f"\nnote: {note}" for note in trace.notes)
     text = f"{trace.name} on {step_time.name}{notes}\n\n{_table(advice)}\n\n{_advice(advice, args.overhead)}"
-    emit(text, sys.stderr if args.json == STDOUT else None)
+    emit(text, beside_json(args.json))
     return 0
 
 
@@ -132,8 +128,8 @@ def _advice(advice: Advice, overhead: float) -> str:
     )
 
 
-def _write(target: str, advice: Advice, overhead: float) -> None:
-    document = {
+def _document(advice: Advice, overhead: float) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "overhead": overhead,
         "prefix": advice.reuse.prefix,
@@ -143,9 +139,3 @@ def _write(target: str, advice: Advice, overhead: float) -> None:
         "lpm": advice.lpm.to_mapping(),
         "trials": [{"quantum": trial.quantum, **trial.result.to_mapping()} for trial in advice.trials],
     }
-    text = json.dumps(document, indent=1)
-    if target == STDOUT:
-        print(text)
-        return
-    with replacing(target) as path:
-        path.write_text(f"{text}\n", encoding="utf-8")

@@ -254,6 +254,11 @@ class DLPM(BasePolicy):
             assert account.quantum == account.weight * self.config.quantum, account.key
             live = sum(entry.owner == account.key for entry in self._entries.values())
             assert account.live == live, f"{account.key!r}: {account.live} live requests, not {live}"
+            if account.bucket is not None and account.bucket is not self._schedule.now:
+                opens = account.bucket.due - self._schedule.round
+                assert opens == account.rounds_due(self._cost.output, self._slack) > 0, f"{account.key!r}: {opens}"
+            elif account.bucket is not None:
+                assert account.rounds_due(self._cost.output, self._slack) == 0, account.key
         self._schedule.validate([account for account in self._table if account.bucket])
 
     def _state(self) -> dict[str, Any]:

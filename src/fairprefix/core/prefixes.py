@@ -205,6 +205,13 @@ class PrefixIndex:
             assert stop.run.stops[fresh] is stop, id
             assert id in stop.members, id
 
+        for tree in self._trees.values():
+            for stop in tree.stops():
+                assert stop.members, stop.depth
+                assert all(self._followers.get(id) is one and one.stop is stop for id, one in stop.members.items())
+            for group in tree.missing.values():
+                assert all(self._followers.get(one.request.id) is one for one in _members(group))
+
     def _tree(self, namespace: str) -> RunTree:
         tree = self._trees.get(namespace)
         if tree is None:

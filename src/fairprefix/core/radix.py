@@ -222,6 +222,11 @@ class RunTree:
         """Return every cached block that a match can reach. O(blocks): for checks."""
         return {block for run in self._root.below() for block in run.blocks[run.start : run.end]}
 
+    def stops(self) -> Iterator[Stop]:
+        """Yield every place where somebody stands. O(stops): for checks."""
+        for run in self._root.below():
+            yield from run.stops.values()
+
     def loose(self) -> set[BlockHash]:
         """Return the cached blocks that hang in the air."""
         return set(self._loose)

@@ -10,9 +10,9 @@ from fairprefix.core.request import Client
 from fairprefix.gateway.config import KeyConfig
 from fairprefix.gateway.errors import UNAUTHORIZED, GatewayError, Headers
 from fairprefix.gateway.keys import ApiKeys, hash_key
-from fairprefix.gateway.peers import TrustedPeers
 from fairprefix.hosting import Identity
 from fairprefix.hosting.identity import key_name
+from fairprefix.hosting.peers import TrustedPeers
 
 CARRIERS = frozenset((b"x-smg-routing-key", b"x-llm-d-inference-fairness-id", b"x-gateway-inference-fairness-id"))
 """Headers in which engines are told of clients: never passed on as a client has written them."""

@@ -16,7 +16,6 @@ sha256 = "2bb8..."
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -31,9 +30,11 @@ from fairprefix.core.errors import ConfigError, at_least, nearest, one_of, rejec
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.gateway.shared.config import RedisConfig
 from fairprefix.hosting import clean_name
+from fairprefix.hosting.listen import check_port
+from fairprefix.hosting.peers import TrustedPeers
 
-FAIR_WORKERS = ("", "vllm", "sglang", "serve")
-"""What fairprefix may run in at a worker: nothing, vLLM, SGLang, or the reference engine's server."""
+FAIR_WORKERS = ("vllm", "sglang", "serve")
+"""What fairprefix may run in at a worker: vLLM, SGLang, or the reference engine's server."""
 TABLES = ("router", "gateway", "workers", "keys", "redis")
 QUANTUM = 256
 """The default of a gateway by itself, in service units (docs/integrate/gateway.md says why)."""
@@ -82,7 +83,8 @@ class WorkerConfig:
         object.__setattr__(self, "name", clean_name(self.name) or self.url)
         if self.window is not None:
             at_least("window", self.window, 1)
-        one_of("fairprefix", self.fairprefix, FAIR_WORKERS)
+        if self.fairprefix:
+            one_of("fairprefix", self.fairprefix, FAIR_WORKERS)
         at_least("weight", self.weight, 1)
         at_least("kv_block_limit", self.kv_block_limit, 1)
         for name in ("kv_events", "kv_replay"):
@@ -184,8 +186,7 @@ class GatewayConfig:
     def __attrs_post_init__(self) -> None:
         """Check every field."""
         for name in ("port", "admin_port"):
-            if at_least(name, getattr(self, name), 0) > 65535:  # noqa: PLR2004 (TCP's)
-                raise reject(name, getattr(self, name), "a port from 0 to 65535")
+            check_port(name, getattr(self, name))
         for name in ("max_body", "max_queued", "max_waiting", "queue_timeout_s", "read_timeout_s",
                      "connect_timeout_s", "write_timeout_s", "breaker_failures", "window", "window_max",
                      "assumed_output", "bytes_per_token", "drain_s", "names"):  # fmt: skip
@@ -198,8 +199,7 @@ class GatewayConfig:
                 raise reject(name, value, "a number of seconds > 0")
         for name in ("trusted", "pass_through"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for network in self.trusted:
-            _check_network(network)
+        TrustedPeers(self.trusted)
 
 
 @frozen(kw_only=True)
@@ -331,12 +331,3 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
         raise reject(name, value, "a list of texts")
     return tuple(value)
-
-
-def _check_network(network: str) -> None:
-    if network == "*":
-        return
-    try:
-        ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        raise reject("trusted", network, "an address, a network such as 10.0.0.0/8, or *") from None

@@ -15,13 +15,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fairprefix.core.errors import ConfigError
 from fairprefix.gateway.admin import AdminApp
 from fairprefix.gateway.app import ABORT, GatewayApp
 from fairprefix.gateway.gateway import Gateway
+from fairprefix.hosting.listen import address_of, listen
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_BACKLOG = 2048
 _GARBAGE = (20_000, 20, 50)
 
 
@@ -75,8 +74,8 @@ def serve(gateway: Gateway, announce: Callable[[str, str], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with contextlib.ExitStack() as stack:
         limits = gateway.settings.gateway
-        public = stack.enter_context(_listen(limits.host, limits.port))
-        admin = stack.enter_context(_listen(limits.admin_host, limits.admin_port))
+        public = stack.enter_context(listen(limits.host, limits.port))
+        admin = stack.enter_context(listen(limits.admin_host, limits.admin_port))
         _run(_serve(gateway, public, admin, announce))
 
 
@@ -112,7 +111,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop)
-    announce(_address(public), _address(admin))
+    announce(address_of(public), address_of(admin))
     side = asyncio.create_task(listeners[1].serve(sockets=[admin]))
     try:
         await listeners[0].serve(sockets=[public])
@@ -120,16 +119,3 @@ async def _serve(
         listeners[1].should_exit = True
         await side
         await gateway.stop()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as problem:
-        raise ConfigError(f"cannot listen on {host} port {port}: {problem.strerror or problem}") from problem
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fairprefix.core.bounds import (
     Bound,
@@ -16,6 +16,7 @@ from fairprefix.core.bounds import (
     lower_bound_work_conserving,
     vtc_backlogged_vs_any,
     vtc_both_backlogged,
+    vtc_lemma,
 )
 from fairprefix.core.bounds_base import one_client_debt
 from fairprefix.core.config import RECOMPUTATIONS, RESERVATIONS, PolicyConfig
@@ -121,7 +122,7 @@ def promised(claims: Claims, config: PolicyConfig, engine: Engine, weights: Sequ
 def promised_against_any(claims: Claims, config: PolicyConfig, engine: Engine, weights: Sequence[int]) -> Bound:
     """Return the claimed bound on the lead of any client (the second weight) over a backlogged one."""
     if claims.rule == "vtc":
-        return vtc_backlogged_vs_any(engine, config.cost)
+        return _vtc_against_any(config, engine, weights)
     if claims.rule == "dlpm":
         return dlpm_backlogged_vs_any(
             engine,
@@ -133,6 +134,16 @@ def promised_against_any(claims: Claims, config: PolicyConfig, engine: Engine, w
         )
     # The argument for the credit gate is that for the published one: g is refilled no more often than f.
     return promised(claims, config, engine, weights)
+
+
+def _vtc_against_any(config: PolicyConfig, engine: Engine, weights: Sequence[int]) -> Bound:
+    bound = vtc_backlogged_vs_any(engine, config.cost)
+    behind, ahead = weights
+    if behind == ahead == 1:
+        return bound
+    debt = vtc_lemma(engine, config.cost).exact
+    exact, formula = debt / behind + 2 * debt / ahead, "U/weight_f + 2*U/weight_g"
+    return evolve(bound, exact=exact, formula=formula, source="docs/theory.md, theorem 13")
 
 
 def generous(config: PolicyConfig, engine: Engine) -> Bound:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from fairprefix.core.contract import HostContract
+from fairprefix.core.errors import HostError
 from fairprefix.core.policy import Policy, Refusal
 from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Client, Request
@@ -108,8 +109,17 @@ class Driver:
             self.trace.broken = tr.Broken(stop.kind, str(stop))
         except PolicyRaisedError as raised:
             self.trace.broken = tr.Broken("raised", str(raised), raised.__cause__)
+        except HostError:
+            # The driver reports what it knows: a contract that complains has been given another request.
+            if not self._changed():
+                raise
+        if changed := self._changed():
+            self.trace.broken = tr.Broken("input", changed)
         self.trace.end = self.at
         return self.trace
+
+    def _changed(self) -> str:
+        return next(filter(None, (job.changed() for job in self._by_name.values())), "")
 
     def of_stage(self, *stages: str) -> list[Job]:
         """Return the requests in these stages, in order of arrival."""

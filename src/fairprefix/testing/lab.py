@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -84,10 +85,20 @@ class Lab:
         """The configuration under test, without a history's own weights."""
         return self.subject.config
 
-    def build(self, history: History) -> tuple[Policy, PrefixIndex]:
+    def build(self, history: History, config: PolicyConfig | None = None) -> tuple[Policy, PrefixIndex]:
         """Return a new policy for a history, and the index that it looks at."""
         index = PrefixIndex(history.limits.block)
-        return self._make(history, index), index
+        return self._make(history, index, config), index
+
+    @contextmanager
+    def limited(self, history: History, calling: Callable[[], str]) -> Iterator[None]:
+        """Give the policy `call_limit_s` for the body; `calling` says afterwards what it was asked last."""
+        try:
+            with time_limit(self.call_limit_s):
+                yield
+        except TimeIsUpError:
+            text = f"{calling()}() did not return within {self.call_limit_s:g} s"
+            raise HungError(history, text) from None
 
     def run(self, history: History, *, hook: Hook | None = None, **names: Callable[[str], str]) -> Trace:
         """Execute a history against a new policy."""
@@ -107,19 +118,12 @@ class Lab:
         trace.log = log
         return trace
 
-    def _make(self, history: History, index: PrefixIndex) -> Policy:
-        try:
-            with time_limit(self.call_limit_s):
-                return self.subject.make_policy(self.subject.configured(history), index)
-        except TimeIsUpError:
-            raise HungError(history, f"make_policy() did not return within {self.call_limit_s:g} s") from None
+    def _make(self, history: History, index: PrefixIndex, config: PolicyConfig | None = None) -> Policy:
+        with self.limited(history, lambda: "make_policy"):
+            return self.subject.make_policy(config or self.subject.configured(history), index)
 
     def _execute(self, driver: Driver) -> Trace:
-        try:
-            with time_limit(self.call_limit_s):
-                trace = driver.run()
-        except TimeIsUpError:
-            text = f"{driver.slot.calling}() did not return within {self.call_limit_s:g} s"
-            raise HungError(driver.history, text) from None
+        with self.limited(driver.history, lambda: driver.slot.calling):
+            trace = driver.run()
         self.broken = trace.broken or self.broken
         return trace

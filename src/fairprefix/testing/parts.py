@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import attrs
 from attrs import define, field
@@ -26,6 +26,8 @@ class Slot:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.asked: Policy = cast("Policy", Asked(self))
+        """The policy for questions of a check's own."""
         self.calling = ""
         """The method that was called last: where it hangs, if it does."""
         self.mutated: str | None = None
@@ -39,11 +41,33 @@ class Slot:
             given = [dict(arg) for arg in args if isinstance(arg, dict)]
             try:
                 return method(*args, **kwargs)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PolicyRaisedError(f"{name}() raised {type(error).__name__}: {error}") from error
             finally:
                 if given and given != [arg for arg in args if isinstance(arg, dict)]:
                     self.mutated = name
+
+        return call
+
+
+class Asked:
+    """The policy of a slot, which says by `calling` where it hangs; what it raises is passed on."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._slot.policy, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (whatever the method takes and returns)
+            self._slot.calling = name
+            try:
+                answer = method(*args, **kwargs)
+            except SystemExit as error:
+                raise AssertionError(f"{name}() raised SystemExit: {error}") from error
+            if name == "plan" and not isinstance(answer, Sequence):
+                raise AssertionError(f"plan() returned a {type(answer).__name__}, expected a sequence of requests")
+            return answer
 
         return call
 
@@ -55,6 +79,8 @@ class Job:
     id: str
     spec: ev.Arrive
     request: Request
+    given: tuple[Any, ...] = field(init=False)
+    """What the request said before the policy saw it."""
     stage: str = WAITING
     refused: bool = False
     """It had no room in this pass."""
@@ -64,6 +90,21 @@ class Job:
     receipt: Receipt | None = None
     held_at: int = -1
     """Step in which it was preempted and held; it is resumed in a later one at the earliest."""
+
+    def __attrs_post_init__(self) -> None:
+        """Remember what is handed to the policy."""
+        self.given = attrs.astuple(self.request, recurse=False)
+
+    def changed(self) -> str:
+        """Return in words how the policy changed the request, or nothing."""
+        now = attrs.astuple(self.request, recurse=False)
+        names = [attribute.name for attribute in attrs.fields(Request)]
+        changes = [
+            f"{name} was {before!r}, and is {after!r}"
+            for name, before, after in zip(names, self.given, now, strict=True)
+            if before != after
+        ]
+        return f"the request {self.id} was changed: {'; '.join(changes)}" if changes else ""
 
     @property
     def prompt(self) -> int:

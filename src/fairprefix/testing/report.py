@@ -67,7 +67,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed, and each that was asked for was run."""
+        """Whether no check failed and each that applies could be run (`only` switches on no claim)."""
         return all(verdict.status in (PASSED, SKIPPED) for verdict in self.verdicts)
 
     def __getitem__(self, check: str) -> Verdict:

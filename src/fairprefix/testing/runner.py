@@ -102,6 +102,8 @@ class _Plan:
         found = _explore(check, lab, self.examples)
         done = evolve(blank, examples=lab.runs, seconds=time.monotonic() - start)
         if not found.what:
+            if not lab.runs and check.data is not None:
+                return evolve(done, status=rp.NOT_RUN, detail="time ran out before the first history")
             if lab.broken:  # another check tells that story; this one has not seen whole histories
                 return evolve(done, status=rp.NOT_RUN, detail=f"histories ended early: {lab.broken.text}")
             return evolve(done, status=rp.PASSED, detail=found.remark or lab.remark)
@@ -137,6 +139,9 @@ def _explore(check: Check, lab: Lab, examples: int) -> _Found:
         except AssertionError as failure:
             found.note(_first_line(failure), history)
             raise
+        except SystemExit as error:  # or the program would end here, and perhaps with exit code 0
+            found.note(f"the policy raised SystemExit: {error}", history)
+            raise AssertionError from error
         except Exception as error:
             found.note(f"{type(error).__name__}: {error}", history)
             raise
@@ -207,7 +212,7 @@ def _story(lab: Lab, found: _Found) -> Story:
     if not found.hung:
         try:
             trace = evolve_lab(lab, call_limit_s=lab.call_limit_s).record(found.history)
-        except (Exception, HungError):  # noqa: BLE001 (a story without a log is better than none)
+        except (Exception, HungError, SystemExit):  # noqa: BLE001 (a story without a log is better than none)
             trace = None
     cost = lab.subject.configured(found.history).cost
     return tell(found.history, found.what, trace, cost, mirror_of(lab, found.history))
@@ -220,15 +225,18 @@ def _factory_problem(subject: Subject, limit_s: float) -> str:
     if not callable(given):
         return f"make_policy = {given!r} is not valid: expected a function of (config, prefixes)"
     try:
-        policy, _ = Lab(subject, call_limit_s=limit_s).build(_SMALLEST)
+        lab = Lab(subject, call_limit_s=limit_s)
+        (policy, _), (another, _) = lab.build(_SMALLEST), lab.build(_SMALLEST)
     except HungError as hung:
         return f"{call}: {hung}"
-    except Exception as error:  # noqa: BLE001 (whatever the factory raises)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever the factory raises)
         return f"{call} it raised {type(error).__name__}: {error}"
     missing = [name for name in _METHODS if not callable(getattr(policy, name, None))]
     if missing:
         lacks = ", ".join(missing)
-        return f"{call} it returned {policy!r}, which is no fairprefix.core.policy.Policy: it lacks {lacks}"
+        return f"{call} it returned {policy!r}, which is no fairprefix.Policy: it lacks {lacks}"
+    if policy is another:
+        return f"{call} twice it returned the same policy: expected a new one each time"
     return ""
 
 

@@ -151,7 +151,10 @@ class _Machine(RuleBasedStateMachine):
         """The policy's own invariants hold, and a look leaves it as it was."""
         if self.driver is None:
             return
-        policy = self.engine.slot.policy
+        self._guarded(self._look)
+
+    def _look(self) -> None:
+        policy = self.engine.slot.asked
         policy.validate()
         state = policy.canonical()
         offered, planned = policy.peek(), policy.plan(3)

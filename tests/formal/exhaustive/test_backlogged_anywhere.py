@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import pytest
 from attrs import frozen
 
 from fairprefix.core.bounds import Engine, central_pool, d2lpm_both_backlogged
@@ -22,6 +23,7 @@ from fairprefix.core.request import Request
 from fairprefix.core.router_catalog import make_router
 from fairprefix.core.router_config import RouterConfig
 from fairprefix.core.routing import Choice
+from tests.formal.published import PAGE
 from tests.support import Running, TinyEngine, dlpm
 
 COST = CostWeights(1, 1)
@@ -202,6 +204,16 @@ def test_the_missed_refills_tell_how_much() -> None:
         assert d2lpm_both_backlogged(ENGINES, COST, QUANTUM, misses=outcome.missed).admits(outcome.lead)
 
 
+@pytest.mark.parametrize("steps", [1000, 2000, 4000])
+def test_the_published_table_says_what_was_found(steps: int) -> None:
+    """Section 6 of docs/theory.md: lead, missed refills, and the bound without and with them."""
+    outcome = bound_on_arrival(steps)
+    counted = d2lpm_both_backlogged(ENGINES, COST, QUANTUM, misses=outcome.missed)
+    found = (steps, outcome.lead, outcome.missed, f"< {PUBLISHED.value:,}", f"< {counted.value:,}")
+    row = " | ".join(cell if isinstance(cell, str) else f"{cell:,}" for cell in found)
+    assert f"\n| {row} |\n" in PAGE.read_text(encoding="utf-8")
+
+
 def test_a_central_pool_has_no_such_hole() -> None:
     """The same clients, with requests that wait centrally: f is queued at every worker, and nobody gains."""
     outcome = FromPool().run(4000)
@@ -209,3 +221,4 @@ def test_a_central_pool_has_no_such_hole() -> None:
     assert outcome.missed == 0
     assert central_pool(ENGINES, COST, QUANTUM).admits(abs(outcome.lead))
     assert abs(outcome.lead) < bound_on_arrival(4000).lead / 50
+    assert f"f's gap is {abs(outcome.lead)} after 4,000 steps" in PAGE.read_text(encoding="utf-8")

@@ -143,6 +143,17 @@ def find(*formulas: Formula) -> dict[str, str] | None:
     return {str(name): str(model[name]) for name in model.decls()}
 
 
+def follows(claim: Formula, *given: Formula) -> None:
+    """Prove that a claim follows from what is given, and that this is possible at all.
+
+    Raises:
+        AssertionError: it does not follow, or follows from a contradiction; the message says which.
+    """
+    assert find(*given, claim) is not None, "what is given contradicts itself"
+    counterexample = refute(claim, *given)
+    assert counterexample is None, f"it does not follow: {counterexample}"
+
+
 def refute(claim: Formula, *given: Formula) -> dict[str, str] | None:
     """Return a counterexample to "claim follows from what is given", or None: then it is proved."""
     return find(*given, negation(claim))

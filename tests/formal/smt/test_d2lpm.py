@@ -25,6 +25,7 @@ from tests.formal.smt.logic import (
     any_whole,
     either,
     flag,
+    follows,
     implies,
     negation,
     real,
@@ -274,19 +275,17 @@ RULE = all_of(
 def test_locality_is_kept_whenever_credit_allows_it() -> None:
     """If any worker both holds the longest match and has credit, such a worker is chosen, the least loaded one."""
     good = all_of(y.matches, y.credit)
-    assert refute(all_of(x.matches, x.credit, x.load <= y.load), RULE, x.chosen, good) is None
+    follows(all_of(x.matches, x.credit, x.load <= y.load), RULE, x.chosen, good)
 
 
 def test_a_match_alone_does_not_win_over_missing_credit() -> None:
     """A worker without credit is never chosen, however long its match."""
-    assert refute(negation(x.chosen), RULE, negation(x.credit)) is None
+    follows(negation(x.chosen), RULE, negation(x.credit))
     assert refute(any_of(x.matches, x.chosen), RULE) is not None
 
 
 def test_refills_end_with_credit_somewhere() -> None:
     """While no worker has credit all are refilled: each round brings the least indebted one a quantum nearer."""
-    debt, rounds = whole("least debt"), whole("rounds")
-    q = whole("Q")
-    given = all_of(q >= 1, debt >= 0, rounds * q > debt)
-    assert refute(-debt + rounds * q > 0, given) is None
-    assert refute(implies(rounds >= debt + 1, rounds * q > debt), q >= 1, debt >= 0) is None
+    debt, rounds, q = whole("least debt"), whole("rounds"), whole("Q")
+    follows(-debt + rounds * q > 0, q >= 1, debt >= 0, rounds >= debt + 1)
+    assert refute(-debt + rounds * q > 0, q >= 1, debt >= 0, rounds >= debt) is not None

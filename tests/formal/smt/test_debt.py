@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from functools import reduce
 
-from tests.formal.smt.logic import Term, all_of, larger, refute, same, smaller, whole
+from tests.formal.smt.logic import Term, all_of, follows, larger, same, smaller, whole
 
 # What U is.
 
@@ -18,18 +18,18 @@ _TOKENS = all_of(w_e >= 0, w_q >= 0, extend >= 0, output >= 0, extend <= longest
 def test_a_prompt_and_its_output_share_the_memory_under_full_reservation() -> None:
     """w_e*e + w_q*o <= w_q*M + max(0, w_e - w_q)*L whenever e <= L and e + o <= M: the prompt counts once."""
     debt = w_q * memory + larger(w_e - w_q, 0) * longest
-    assert refute(w_e * extend + w_q * output <= debt, _TOKENS, extend + output <= memory) is None
+    follows(w_e * extend + w_q * output <= debt, _TOKENS, extend + output <= memory)
 
 
 def test_the_papers_debt_is_never_smaller_under_full_reservation() -> None:
     """w_e*L + w_q*M counts the prompt twice, so that it is correct there, but not exact."""
     debt = w_q * memory + larger(w_e - w_q, 0) * longest
-    assert refute(debt <= w_e * longest + w_q * memory, w_e >= 0, w_q >= 0, longest >= 0, memory >= 0) is None
+    follows(debt <= w_e * longest + w_q * memory, w_e >= 0, w_q >= 0, longest >= 0, memory >= 0)
 
 
 def test_lengths_bound_costs() -> None:
     """w_e*e <= w_e*L: the proofs may speak of costs where the algorithm speaks of tokens."""
-    assert refute(w_e * extend <= w_e * longest, _TOKENS) is None
+    follows(w_e * extend <= w_e * longest, _TOKENS)
 
 
 def test_requests_that_advance_together_hold_no_more_output_than_the_harmonic_cap() -> None:
@@ -48,7 +48,7 @@ def test_requests_that_advance_together_hold_no_more_output_than_the_harmonic_ca
         given += [same(number, _total(still)), number <= running, number * (t + 1) <= memory]
         given += [cap * (t + 1) <= memory, memory < (cap + 1) * (t + 1)]
     cap_total = _total([smaller(running, cap) for cap in caps])
-    assert refute(_total(lengths) <= cap_total, *given) is None
+    follows(_total(lengths) <= cap_total, *given)
 
 
 def _total(terms: Sequence[Term]) -> Term:

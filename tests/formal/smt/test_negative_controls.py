@@ -5,10 +5,11 @@ Every control is checked twice: the proof breaks, and a search finds a run from 
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from tests.formal.smt.induction import S, Step, System, broken_obligations, leads_to_violation, violation
-from tests.formal.smt.logic import ALWAYS, NOTHING, Term, all_of, any_of, any_real, either, same
+from tests.formal.smt.logic import ALWAYS, NOTHING, Term, all_of, any_of, any_real, either, follows, real, same
 from tests.formal.smt.systems import (
     AGAINST_ANY,
     BACKLOGGED,
@@ -32,6 +33,16 @@ def assert_refuted(system: System[S], *of_interest: str, deepest: int = 8) -> No
     fewer = {name: take for name, take in system.transitions.items() if name in of_interest}
     assert len(fewer) == len(of_interest), sorted(system.transitions)
     assert violation(evolve(system, transitions=fewer), deepest) is not None, "no run reaches a violation"
+
+
+def test_what_follows_from_a_contradiction_is_not_proved() -> None:
+    """Nor is what does not follow: both raise, so that no statement is proved about nothing."""
+    x = real("x")
+    follows(x >= 0, x > 1)
+    with pytest.raises(AssertionError, match="contradicts itself"):
+        follows(x >= 0, x > 1, x < 1)
+    with pytest.raises(AssertionError, match="does not follow"):
+        follows(x > 2, x > 1)
 
 
 def test_occupancy_admission_without_a_cap_leaves_the_range() -> None:

@@ -8,9 +8,9 @@ from tests.formal.smt.logic import (
     all_of,
     any_of,
     either,
+    follows,
     implies,
     negation,
-    refute,
     same,
     smaller,
     whole,
@@ -36,14 +36,14 @@ def test_the_number_of_rounds_is_the_least_that_lifts_a_counter_above_a_threshol
     """N = max(0, (S - q)//Q + 1): n quanta lift q above S, and n - 1 do not."""
     rounds = whole("n")
     given = [GIVEN, is_rounds_until_above(rounds, q, slack)]
-    assert refute(q + rounds * quantum > slack, *given) is None
-    assert refute(implies(rounds > 0, q + (rounds - 1) * quantum <= slack), *given) is None
-    assert refute(rounds >= 0, *given) is None
+    follows(q + rounds * quantum > slack, *given)
+    follows(implies(rounds > 0, q + (rounds - 1) * quantum <= slack), *given)
+    follows(rounds >= 0, *given)
 
 
 def test_a_client_is_due_just_as_long_as_its_counter_is_at_most_its_hold_and_the_slack() -> None:
     """Q <= 0, or q - h <= 0 and q <= S: since h and S are not negative, that is q <= min(h, S)."""
-    assert refute(same(due(q), q <= smaller(h, slack)), GIVEN) is None
+    follows(same(due(q), q <= smaller(h, slack)), GIVEN)
 
 
 def test_due_rounds_are_the_smaller_of_the_two_thresholds() -> None:
@@ -57,8 +57,8 @@ def test_due_rounds_are_the_smaller_of_the_two_thresholds() -> None:
     ]
     for fewest, other in ((to_open, to_slack), (to_slack, to_open)):
         case = [*given, fewest <= other, same(needed, fewest)]
-        assert refute(negation(due(q + fewest * quantum)), *case) is None
-        assert refute(implies(fewest > 0, due(q + (fewest - 1) * quantum)), *case) is None
+        follows(negation(due(q + fewest * quantum)), *case)
+        follows(implies(fewest > 0, due(q + (fewest - 1) * quantum)), *case)
 
 
 def test_one_round_of_the_loop_is_one_round_of_the_closed_form() -> None:
@@ -79,13 +79,13 @@ def test_one_round_of_the_loop_is_one_round_of_the_closed_form() -> None:
     )
     looped = either(due(q + granted), granted + quantum, granted)
     closed = either(k < needed, granted + quantum, final)
-    assert refute(same(looped, closed), given) is None
+    follows(same(looped, closed), given)
 
 
 def test_products_of_a_quantum_grow_with_the_rounds() -> None:
     """The premise of the induction: k < needed implies k*Q <= (needed - 1)*Q."""
     k, needed = whole("k"), whole("needed")
-    assert refute(k * quantum <= (needed - 1) * quantum, GIVEN, k < needed) is None
+    follows(k * quantum <= (needed - 1) * quantum, GIVEN, k < needed)
 
 
 def test_settling_late_or_in_parts_makes_no_difference() -> None:
@@ -93,7 +93,7 @@ def test_settling_late_or_in_parts_makes_no_difference() -> None:
     j, k, needed = whole("j"), whole("k"), whole("needed")
     first = smaller(j, needed)
     total = first + smaller(k, needed - first)
-    assert refute(same(total, smaller(j + k, needed)), j >= 0, k >= 0, needed >= 0) is None
+    follows(same(total, smaller(j + k, needed)), j >= 0, k >= 0, needed >= 0)
 
 
 def test_the_loop_ends_when_the_first_queued_client_is_no_longer_due() -> None:
@@ -101,4 +101,4 @@ def test_the_loop_ends_when_the_first_queued_client_is_no_longer_due() -> None:
     needed_f, needed_g, done = whole("needed_f"), whole("needed_g"), whole("done")
     k = smaller(needed_f, needed_g)
     all_due = all_of(done < needed_f, done < needed_g)
-    assert refute(same(all_due, done < k), done >= 0) is None
+    follows(same(all_due, done < k), done >= 0)

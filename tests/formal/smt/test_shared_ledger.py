@@ -12,7 +12,7 @@ from tests.formal.smt.induction import (
     prove,
     violation,
 )
-from tests.formal.smt.logic import Formula, Term, all_of, any_real, refute, same, whole
+from tests.formal.smt.logic import Formula, Term, all_of, any_real, follows, same, whole
 from tests.formal.smt.logic import real as constant
 from tests.formal.smt.systems import PAIR_BOUND, F, G, within
 from tests.formal.smt.worker import (
@@ -190,4 +190,4 @@ def test_only_one_prompt_shares_memory_with_the_output_of_all_workers() -> None:
     """Two workers: w_e*e + w_q*(o_1 + o_2) <= U_1 + B_2 whenever e + o_1 <= M_1 and o_2 <= M_2 (w_q >= w_e)."""
     w_e, w_q, e, o_1, o_2, m_1, m_2 = (whole(name) for name in ("w_e", "w_q", "e", "o_1", "o_2", "M_1", "M_2"))
     ranges = all_of(w_e >= 0, w_q >= w_e, e >= 0, o_1 >= 0, o_2 >= 0, e + o_1 <= m_1, o_2 <= m_2)
-    assert refute(w_e * e + w_q * (o_1 + o_2) <= w_q * m_1 + w_q * m_2, ranges) is None
+    follows(w_e * e + w_q * (o_1 + o_2) <= w_q * m_1 + w_q * m_2, ranges)

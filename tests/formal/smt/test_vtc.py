@@ -24,6 +24,7 @@ from tests.formal.smt.logic import (
     any_of,
     any_real,
     find,
+    follows,
     implies,
     larger,
     negation,
@@ -341,7 +342,7 @@ _published = larger(w_p * longest, w_q * memory)
 def test_the_published_debt_is_right_for_cheap_prompts() -> None:
     """w_p*e + w_q*o <= max(w_p*L, w_q*M) when w_q >= w_p and prompt and output share the memory."""
     shared_memory = all_of(_TOKENS, prompt + output <= memory)
-    assert refute(w_p * prompt + w_q * output <= _published, shared_memory, w_q >= w_p) is None
+    follows(w_p * prompt + w_q * output <= _published, shared_memory, w_q >= w_p)
 
 
 def test_the_published_debt_is_too_small_for_dear_prompts() -> None:
@@ -362,7 +363,7 @@ def test_a_prefix_cache_changes_nothing_while_resident_prompts_count_against_the
     own, others = whole("unshared tokens of the prompt"), whole("tokens that others hold as well")
     resident = all_of(same(prompt, own + others), own >= 0, others >= 0, own + others + output <= memory)
     debt = w_q * memory + larger(w_p - w_q, 0) * longest
-    assert refute(w_p * prompt + w_q * output <= debt, _TOKENS, resident) is None
+    follows(w_p * prompt + w_q * output <= debt, _TOKENS, resident)
 
 
 def test_a_prompt_that_is_charged_but_not_counted_against_the_memory_needs_a_larger_debt() -> None:
@@ -373,9 +374,9 @@ def test_a_prompt_that_is_charged_but_not_counted_against_the_memory_needs_a_lar
     computed = whole("extend")
     counted = all_of(_TOKENS, computed >= 1, computed <= prompt, computed + output <= memory)
     charge = w_p * prompt + w_q * output
-    assert refute(charge <= w_p * longest + w_q * memory, counted) is None
+    follows(charge <= w_p * longest + w_q * memory, counted)
     unit = all_of(same(w_p, 1), same(w_q, 1))
-    assert refute(charge <= _published, counted, unit, memory + longest <= 3) is None
+    follows(charge <= _published, counted, unit, memory + longest <= 3)
     smallest = all_of(same(memory, 2), same(longest, 2))
     assert refute(charge <= _published, counted, unit, smallest) is not None
     assert find(counted, unit, smallest, same(charge, 3)) is not None

@@ -30,9 +30,9 @@ LOG = logging.getLogger("fairprefix.dynamo")
 _LONGEST_SUSPENSION_S = 60.0
 _LOOK_AGAIN_S = 0.05
 _LEAD = 1
-"""Tokens before its last one when a request's place at a worker is given to the next. With two the worker is never
-without work (0.99 of the native router's throughput), but requests wait inside it, in order of arrival, and the
-light clients lose half of what they gain."""
+"""Tokens before its last one when a request's place at a worker is given to the next: it is on its way during the
+step of the last token. A lead of two was measured beside it: no difference (0.985 and 0.986 of the native router's
+throughput), and who is served is then decided a step earlier."""
 _GIVE_UP_S = 30.0
 """How long a request waits while there is no worker at all."""
 

@@ -68,10 +68,6 @@ class ReplicaLedger(SharedLedger):
         """The most that has ever been charged to one client here without being reported, in service units."""
         return self.unsettled
 
-    def unsent(self, client: Client) -> int:
-        """Return what is charged to a client here and not settled, in service units."""
-        return self.shared(client).unsettled.get(self.name, 0)
-
     @property
     def quiet(self) -> bool:
         """Whether there is nothing to report, and nothing to ask for."""

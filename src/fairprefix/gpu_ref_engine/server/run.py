@@ -13,6 +13,7 @@ import uvicorn
 
 from fairprefix.gpu_ref_engine.server.app import make_app
 from fairprefix.gpu_ref_engine.server.service import Service
+from fairprefix.hosting.listen import address_of
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,14 +23,12 @@ class Server(uvicorn.Server):
 
     Args:
         service: what is served.
-        announce: called with the address once the server listens.
+        announce: called with the address once the server accepts requests.
     """
 
     def __init__(self, service: Service, announce: Callable[[str], None]) -> None:
         config = uvicorn.Config(
             make_app(service),
-            host=service.config.host,
-            port=service.config.port,
             log_level="warning",
             access_log=False,
             # Or a header could change the address by which clients are trusted.
@@ -42,11 +41,10 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, and say where."""
+        """Start to accept requests, and say where."""
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._announce(address_of(self.servers[0].sockets[0]))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -70,6 +68,6 @@ class Server(uvicorn.Server):
         sys.stderr.write(f"fairprefix: stopping; {waiting} requests go on to their end\n")
 
 
-def serve(service: Service, announce: Callable[[str], None]) -> None:
-    """Serve until told to stop."""
-    asyncio.run(Server(service, announce).serve())
+def serve(service: Service, listening: socket.socket, announce: Callable[[str], None]) -> None:
+    """Serve on a socket that listens, until told to stop."""
+    asyncio.run(Server(service, announce).serve(sockets=[listening]))

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 from attrs import Factory, field, frozen
 
-from fairprefix.core.errors import at_least, reject
-
-EVERYBODY = "*"
-
-
-def _networks(names: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    spelled = [one for name in names for one in (("0.0.0.0/0", "::/0") if name == EVERYBODY else (name,))]
-    return tuple(map(_network, spelled))
-
-
-def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(name, strict=False)
-    except ValueError:
-        raise reject("trusted", name, "an address, a network such as 10.0.0.0/8, or *") from None
+from fairprefix.core.errors import at_least
+from fairprefix.hosting.listen import check_port
+from fairprefix.hosting.peers import TrustedPeers
 
 
 @frozen(kw_only=True)
@@ -57,15 +44,15 @@ class ServerConfig:
     """Prompts times answers (`n`) of one request."""
     drain_s: int = 30
     """How long requests may go on after the server was told to stop."""
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = field(init=False)
+    _peers: TrustedPeers = field(init=False, eq=False, repr=False)
 
-    @networks.default
-    def _parsed(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        return _networks(self.trusted)
+    @_peers.default
+    def _parsed(self) -> TrustedPeers:
+        return TrustedPeers(self.trusted)
 
     def __attrs_post_init__(self) -> None:
         """Check every field."""
-        at_least("port", self.port, 0)
+        check_port("port", self.port)
         for name in ("max_body", "max_output", "default_output", "max_waiting", "max_choices", "drain_s"):
             at_least(name, getattr(self, name), 1)
         for name in ("max_prompt", "max_per_client"):
@@ -74,8 +61,4 @@ class ServerConfig:
 
     def trusts(self, address: str | None) -> bool:
         """Return whether whoever connects from this address may say who a client is."""
-        try:
-            found = ipaddress.ip_address(address or "")
-        except ValueError:
-            return False
-        return any(found in network for network in self.networks)
+        return address in self._peers

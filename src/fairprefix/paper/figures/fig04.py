@@ -14,7 +14,7 @@ from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.core.router_catalog import make_router
 from fairprefix.core.router_config import RouterConfig
-from fairprefix.paper.figures.common import INK, OURS, PUBLISHED, canvas, png
+from fairprefix.paper.figures.canvas import INK, OURS, PUBLISHED, canvas, png
 from fairprefix.paper.published import published
 from fairprefix.paper.rules import QUANTUM, Scale
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number

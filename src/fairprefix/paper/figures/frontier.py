@@ -9,7 +9,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from fairprefix.core.config import PolicyConfig
-from fairprefix.paper.figures.common import CLIENT_COLOURS, canvas, png
+from fairprefix.paper.figures.canvas import CLIENT_COLOURS, canvas, png
 from fairprefix.paper.rules import QUANTUM, SMALL, Scale, engine_config, step_times
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number
 from fairprefix.paper.spec import Spec

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairprefix.paper.figures.common import COLOURS, OURS, PUBLISHED, Results, canvas, legend, png, present, seeded
+from fairprefix.paper.figures.canvas import COLOURS, OURS, PUBLISHED, canvas, legend, png, present
+from fairprefix.paper.figures.seeds import Results, seeded
 from fairprefix.paper.published import published
 from fairprefix.paper.rules import SMALL, UNNAMED_WORKLOAD, Scale
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number, ratio, times

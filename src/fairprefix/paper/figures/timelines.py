@@ -7,7 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
-from fairprefix.paper.figures.common import CLIENT_COLOURS, Results, canvas, legend, png, present, seeded
+from fairprefix.paper.figures.canvas import CLIENT_COLOURS, canvas, legend, png, present
+from fairprefix.paper.figures.seeds import Results, seeded
 from fairprefix.paper.published import published
 from fairprefix.paper.rules import Scale
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fairprefix.paper.figures.common import INK, OURS, PUBLISHED, canvas, png, present
+from fairprefix.paper.figures.canvas import INK, OURS, PUBLISHED, canvas, png, present
 from fairprefix.paper.rules import QUANTUM, SMALL, Scale, programs_per_client
 from fairprefix.paper.section import Figure, Result, Section, Table, Task, Verdict, number
 from fairprefix.paper.spec import Spec

@@ -21,7 +21,7 @@ def _look(driver: Driver) -> None:
     assert used <= limits.kv_tokens, f"step {driver.at}: {used} tokens in a memory of {limits.kv_tokens}"
     assert len(driver.of_stage(RUNNING, HELD)) <= limits.max_running, f"step {driver.at}: too many run"
     for limit in (0, 1, 3):
-        planned = driver.slot.policy.plan(limit)
+        planned = driver.slot.asked.plan(limit)
         assert len(planned) <= limit, f"plan({limit}) returned {len(planned)} requests"
 
 

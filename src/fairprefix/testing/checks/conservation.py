@@ -30,7 +30,7 @@ def _look(driver: Driver) -> None:
     for job in driver.jobs.values():
         if job.receipt is not None:
             _matches(job.receipt, job)
-    for where, number in _numbers("snapshot", driver.slot.policy.snapshot()):
+    for where, number in _numbers("snapshot", driver.slot.asked.snapshot()):
         assert not isinstance(number, float), f"{where} = {number!r} is no integer"
 
 

@@ -77,14 +77,17 @@ def _decisions(name: str, config: PolicyConfig, seed: str, unit: int) -> list[An
         "PYTHONHASHSEED": seed,
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
     }
-    done = subprocess.run(  # noqa: S603 (this Python, on the factory under test)
-        [sys.executable, "-c", code, json.dumps([name, config.to_mapping(), unit])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 (this Python, on the factory under test)
+            [sys.executable, "-c", code, json.dumps([name, config.to_mapping(), unit])],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"in a process of its own it does not end within {_TIMEOUT_S} s") from None
     assert done.returncode == 0, f"in a process of its own it fails: {done.stderr.strip().splitlines()[-1:]}"
     decisions: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return decisions

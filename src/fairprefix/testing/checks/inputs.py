@@ -5,45 +5,36 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.testing.checks.registry import Check
 from fairprefix.testing.checks.workloads import without_weights
 from fairprefix.testing.driver import Driver
 from fairprefix.testing.events import History
 from fairprefix.testing.lab import Lab
 
-_FIELDS = ("id", "client", "input_tokens", "max_output", "blocks", "namespace")
 
-
-class _Watch:
-    """Compares what was given to the policy with copies made before."""
-
-    def __init__(self) -> None:
-        self._given: dict[str, tuple[Any, ...]] = {}
-
-    def look(self, driver: Driver) -> None:
-        for job in driver.jobs.values():
-            fields = tuple(getattr(job.request, name) for name in _FIELDS)
-            before = self._given.setdefault(job.id, fields)
-            assert fields == before, f"the request {job.id} was changed from {before} to {fields}"
-        taken = driver.slot.mutated
-        assert taken is None, f"{taken}() changed the mapping that it was given"
-        policy = driver.slot.policy
-        snapshot = policy.snapshot()
-        expected = copy.deepcopy(snapshot)
-        _spoil(snapshot)
-        assert policy.snapshot() == expected, "the snapshot shares its data with the policy"
+def _look(driver: Driver) -> None:
+    """Compare what was given to the policy with what it was before."""
+    taken = driver.slot.mutated
+    assert taken is None, f"{taken}() changed the mapping that it was given"
+    policy = driver.slot.asked
+    snapshot = policy.snapshot()
+    expected = copy.deepcopy(snapshot)
+    _spoil(snapshot)
+    assert policy.snapshot() == expected, "the snapshot shares its data with the policy"
 
 
 def check(lab: Lab, history: History) -> None:
     """Compare before and after."""
     config = lab.subject.configured(history)
     before = config.to_mapping()
-    policy = lab.subject.make_policy(config, PrefixIndex(history.limits.block))
-    for client in history.clients():
-        policy.reweigh(client, 2)
+    policy, _ = lab.build(history, config)
+    with lab.limited(history, lambda: "reweigh"):
+        for client in history.clients():
+            policy.reweigh(client, 2)
     assert config.to_mapping() == before, "the configuration was changed"
-    lab.run(history, hook=_Watch().look)
+    broken = lab.run(history, hook=_look).broken
+    if broken and broken.kind == "input":
+        raise AssertionError(broken.text)
 
 
 def _spoil(data: Any) -> None:  # noqa: ANN401 (plain data of any form)

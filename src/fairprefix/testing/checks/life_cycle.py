@@ -22,7 +22,7 @@ def check(lab: Lab, history: History) -> None:
 
 
 def _misuse(driver: Driver) -> None:
-    policy = driver.slot.policy
+    policy = driver.slot.asked
     before = policy.canonical()
     for what, call in _wrong_calls(driver):
         raised = _raised(call)
@@ -32,7 +32,7 @@ def _misuse(driver: Driver) -> None:
 
 
 def _wrong_calls(driver: Driver) -> list[tuple[str, Callable[[], object]]]:
-    policy = driver.slot.policy
+    policy = driver.slot.asked
     calls: list[tuple[str, Callable[[], object]]] = [
         ("take of an unknown request", lambda: policy.take("nobody", extend=1, reserve=1)),
         ("finish of an unknown request", lambda: policy.finish("nobody", output=0)),
@@ -46,7 +46,7 @@ def _wrong_calls(driver: Driver) -> list[tuple[str, Callable[[], object]]]:
 
 
 def _wrong_while_waiting(driver: Driver, job: Job) -> list[tuple[str, Callable[[], object]]]:
-    policy, id = driver.slot.policy, job.request.id
+    policy, id = driver.slot.asked, job.request.id
     return [
         (f"second arrival of {job.id}", lambda: policy.arrive(job.request)),
         (f"unblock of {job.id}, which is queued", lambda: policy.unblock(id)),
@@ -55,7 +55,7 @@ def _wrong_while_waiting(driver: Driver, job: Job) -> list[tuple[str, Callable[[
 
 
 def _wrong_while_running(driver: Driver, job: Job) -> list[tuple[str, Callable[[], object]]]:
-    policy, id = driver.slot.policy, job.request.id
+    policy, id = driver.slot.asked, job.request.id
     return [
         (f"take of {job.id}, which runs", lambda: policy.take(id, extend=1, reserve=1)),
         (f"defer of {job.id}, which runs", lambda: policy.defer(id, Refusal.NO_ROOM)),

@@ -17,16 +17,20 @@ def check(lab: Lab, history: History) -> None:
 
 
 def _look(driver: Driver) -> None:
-    policy = driver.slot.policy
+    policy = driver.slot.asked
     state, snapshot = policy.canonical(), policy.snapshot()
     for limit in (3, 1):
         offered, planned = policy.peek(), policy.plan(limit)
         first = planned[0] if planned else None
-        assert first is offered, f"peek() offers {offered and offered.id}, plan() begins with {first and first.id}"
+        assert first is offered, f"peek() offers {_id(offered)}, plan() begins with {_id(first)}"
     assert policy.peek() is offered, "peek() offers somebody else when it is asked again"
     assert policy.canonical() == state, "looking changed the state"
     assert policy.snapshot() == snapshot, "looking changed the snapshot"
     policy.validate()
+
+
+def _id(offered: object) -> object:
+    return getattr(offered, "id", repr(offered))
 
 
 CHECK = Check(

@@ -21,7 +21,7 @@ def check(lab: Lab, history: History) -> None:
 
 
 def _plan(driver: Driver) -> None:
-    _only_queued(driver, driver.slot.policy.plan(3))
+    _only_queued(driver, driver.slot.asked.plan(3))
 
 
 def _only_queued(driver: Driver, planned: Sequence[Request]) -> None:

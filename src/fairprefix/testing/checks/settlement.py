@@ -20,7 +20,7 @@ class _Settled:
     seen: dict[str, Receipt] = field(factory=dict)
 
     def look(self, driver: Driver) -> None:
-        policy = driver.slot.policy
+        policy = driver.slot.asked
         gone = [id for id in self.seen if id not in driver.jobs]
         before = policy.canonical()
         for id in gone:

@@ -35,16 +35,17 @@ def check(lab: Lab, case: Case) -> None:
 
 
 def _exchange(driver: Driver) -> None:
-    policy: Any = driver.slot.policy
+    policy: Any = driver.slot.asked
     snapshot = policy.snapshot()
     through_json = json.loads(json.dumps(snapshot))
     assert through_json == snapshot, "the snapshot does not survive JSON"
-    restore = getattr(type(policy), "restore", None)
+    restore = getattr(type(driver.slot.policy), "restore", None)
     if restore is None:
         return  # a policy may leave restoring to its host
     index = PrefixIndex(driver.limits.block)
     for chain in sorted(driver.cache.chains.values(), key=len):
         index.cached(chain, start=len(chain) - 1)
+    driver.slot.calling = "restore"
     copy = restore(through_json, index)
     assert copy.canonical() == policy.canonical(), "the restored policy is in another state"
     assert copy.snapshot() == snapshot, "the restored policy has another snapshot"

@@ -8,7 +8,6 @@ from fairprefix.testing import events as ev
 from fairprefix.testing import strategies as fst
 from fairprefix.testing.lab import Subject
 
-FEW = (1, 2, 3)
 FLOODS = (1, 5, 20, 40)
 
 

@@ -1,16 +1,10 @@
-"""What the figures share: means over seeds, and pictures."""
+"""The pictures of the figures: panels, colours, legends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-
-import attrs
-
-from fairprefix.paper.rules import Scale
-from fairprefix.paper.section import Result
-from fairprefix.paper.spec import Spec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,32 +22,6 @@ CLIENT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 INK = "#333333"
 PUBLISHED: dict[str, Any] = {"linestyle": ":", "marker": "x", "alpha": 0.75}
 OURS: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4}
-
-
-def seeded(scale: Scale, **values: Any) -> list[Spec]:  # noqa: ANN401  # the fields of a specification
-    """Return a specification per seed."""
-    return [Spec(divisor=scale.divisor, seed=seed, **values) for seed in scale.seeds]
-
-
-class Results:
-    """Results by specification."""
-
-    def __init__(self, scale: Scale, by_key: Mapping[str, Result]) -> None:
-        self._scale, self._by_key = scale, by_key
-
-    def of(self, spec: Spec) -> Result:
-        """Return the result of one specification."""
-        return self._by_key[spec.key]
-
-    def mean(self, spec: Spec, name: str) -> float | None:
-        """Return the mean of a figure over the seeds; None where no run has it."""
-        values = [self.of(attrs.evolve(spec, seed=seed))[name] for seed in self._scale.seeds]
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
-    def first(self, spec: Spec) -> Result:
-        """Return the result of the first seed."""
-        return self.of(attrs.evolve(spec, seed=self._scale.seeds[0]))
 
 
 def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Canvas, list[list[Axes]]]:
