@@ -23,7 +23,7 @@ from fairprefix.paper.figures import fig07, sweeps, turns, validation
 from fairprefix.paper.figures.catalog import FIGURES
 from fairprefix.paper.figures.frontier import _front
 from fairprefix.paper.figures.seeds import Results
-from fairprefix.paper.published import published
+from fairprefix.paper.published import explanations, published
 from fairprefix.paper.report import Origin, html
 from fairprefix.paper.reproduce import reproduce
 from fairprefix.paper.rules import SCALES
@@ -396,3 +396,12 @@ def test_the_page_of_the_documentation_states_the_rules_in_force() -> None:
     assert re.search(r"commit [0-9a-f]{12}\. Scale: \w+; seeds: [0-9, ]+\.", page)
     for name, figure in FIGURES.items():
         assert f"## {'Figure ' if name.isdigit() else ''}{name.capitalize()}: " in page, figure.title
+
+
+def test_every_claim_that_does_not_hold_is_explained() -> None:
+    """On the published page each of them has a reason, and no reason is left over."""
+    page = (Path(__file__).parents[2] / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    refuted = [line for line in page.splitlines() if line.startswith("* ✗")]
+    assert refuted
+    assert [line for line in refuted if " Why: " not in line] == []
+    assert [why for why in explanations().values() if why not in page] == []

@@ -9,7 +9,7 @@ from html import escape
 from attrs import frozen
 
 from fairprefix.paper import rules
-from fairprefix.paper.published import published
+from fairprefix.paper.published import explanations, published
 from fairprefix.paper.section import Section, Table, Verdict
 
 TITLE = "DLPM and D²LPM: the evaluation, reproduced in virtual time"
@@ -81,7 +81,7 @@ def html(sections: Sequence[Section], origin: Origin) -> str:
 
 
 def _html_section(section: Section) -> str:
-    verdicts = "".join(_html_verdict(verdict) for verdict in section.verdicts)
+    verdicts = "".join(_html_verdict(section, verdict) for verdict in section.verdicts)
     pictures = "".join(
         f'<p><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}"></p>'
         for name, data in section.pictures.items()
@@ -93,12 +93,18 @@ def _html_section(section: Section) -> str:
     )
 
 
-def _html_verdict(verdict: Verdict) -> str:
+def _html_verdict(section: Section, verdict: Verdict) -> str:
     kind = {True: "yes", False: "no", None: "open"}[verdict.holds]
     return (
         f'<li class="{kind}"><b>{escape(verdict.claim)}</b> <span class="word">[{verdict.word}]</span>: '
-        f"{escape(verdict.why)}.</li>"
+        f"{escape(verdict.why)}.{escape(_because(section, verdict))}</li>"
     )
+
+
+def _because(section: Section, verdict: Verdict) -> str:
+    """Return the explanation of a claim that does not hold, as far as there is one."""
+    found = explanations().get((section.name, verdict.claim)) if verdict.holds is False else None
+    return f" Why: {found}." if found else ""
 
 
 def _html_table(table: Table) -> str:
@@ -126,6 +132,7 @@ def markdown(sections: Sequence[Section], origin: Origin, preface: str = "") -> 
 def _markdown_section(section: Section) -> str:
     verdicts = "\n".join(
         f"* {_MARKS[verdict.holds]} **{verdict.claim}** [{verdict.word}]: {verdict.why}."
+        f"{_because(section, verdict)}"
         for verdict in section.verdicts
     )
     tables = [_markdown_table(table) for table in section.tables]

@@ -130,18 +130,23 @@ def _build_10(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         others = {s: results.mean(_specs_10(scale, panel, s, None)[0], "service_rate") for s in _OTHERS}
         fairness = {s: results.mean(_specs_10(scale, panel, s, None)[0], "jain") for s in _OTHERS}
         theirs = data[panel]
+        hits = [results.mean(_specs_10(scale, panel, "d2lpm", q)[0], "hit_rate") for q in data["quanta"]]
         rows = [
-            (f"D²LPM, Q^w = {q:,}", number(rate), number(known), number(jain, 3), number(shown, 3))
-            for q, rate, known, jain, shown in zip(
-                data["quanta"], rates, theirs["service_rate"], jains, theirs.get("jain", [1.0] * 5), strict=True
+            (f"D²LPM, Q^w = {q:,}", number(rate), number(known), number(jain, 3), number(shown, 3), number(hit, 2))
+            for q, rate, known, jain, shown, hit in zip(
+                *(data["quanta"], rates, theirs["service_rate"], jains, theirs.get("jain", [1.0] * 5), hits),
+                strict=True,
             )
         ]
         rows += [
-            (SYSTEMS[s].label, number(others[s]), number(theirs["others"][s]), number(fairness[s], 3), "–")
+            (
+                *(SYSTEMS[s].label, number(others[s]), number(theirs["others"][s]), number(fairness[s], 3), "–"),
+                number(results.mean(_specs_10(scale, panel, s, None)[0], "hit_rate"), 2),
+            )
             for s in _OTHERS
         ]
         name = panel.replace("_", "-")
-        tables.append(Table(name, ("", "tokens/s", "published", "Jain", "published"), tuple(rows)))
+        tables.append(Table(name, ("", "tokens/s", "published", "Jain", "published", "cache hits"), tuple(rows)))
         verdicts += _verdicts_10(name, rates, theirs["service_rate"], others)
         axes.plot(data["quanta"], present(rates), color=COLOURS["d2lpm"], **OURS)
         axes.plot(data["quanta"], theirs["service_rate"], color=COLOURS["d2lpm"], **PUBLISHED)
@@ -235,7 +240,12 @@ def _build_11(scale: Scale, by_key: Mapping[str, Result]) -> Section:
             "ours " + ", ".join(times(value) for value in gained),
         ),
     )
-    table = Table("service rate, ours / published", ("", *(f"{n} clients" for n in counts)), tuple(rows))
+    headers = ("", *(f"{n} clients" for n in counts))
+    hits = tuple(
+        (label_of(s, 1), *(number(results.mean(_specs_11(scale, s, n)[0], "hit_rate"), 2) for n in counts))
+        for s in _SYSTEMS_11
+    )
+    tables = (Table("service rate, ours / published", headers, tuple(rows)), Table("cache hits", headers, hits))
     text = (
         "Llama-3.2-3B on one A10G; trees of thoughts, everybody well-behaved, the same total rate. Throughput "
         "is over "
@@ -243,7 +253,7 @@ def _build_11(scale: Scale, by_key: Mapping[str, Result]) -> Section:
         "trees each "
         "never are."
     )
-    return Section("11", "The number of clients", text, (table,), verdicts, {"figure-11": png(figure)})
+    return Section("11", "The number of clients", text, tables, verdicts, {"figure-11": png(figure)})
 
 
 FIGURES = (

@@ -60,6 +60,7 @@ class _Timeline:
                 number(result["virtual_s"]),
                 number(result["service_rate"]),
                 number(result["jain_actual"], 2),
+                number(result["hit_rate"], 2),
                 *(
                     f"{number(result['clients'][client]['p50_s'], 1)} / "
                     f"{number(result['clients'][client]['p99_s'], 1)}"
@@ -73,6 +74,7 @@ class _Timeline:
             "makespan, s",
             "tokens/s",
             "Jain, actual",
+            "cache hits",
             *(f"{client}: P50 / P99, s" for client in clients),
         )
         return Section(
