@@ -271,6 +271,7 @@ def test_timelines_are_judged_by_response_and_makespan(*, good: bool) -> None:
             "virtual_s": 10.0 if best else 20.0,
             "service_rate": 1.0,
             "jain_actual": 0.9,
+            "hit_rate": 0.5,
             "timeline": {"bin_s": 1.0, "actual": series, "latency": series},
         }
     assert {verdict.holds for verdict in figure.build(TINY, results).verdicts} == {good}
