@@ -114,9 +114,15 @@ _LATER = {
 """Modules of the core that are imported when the name is first used: what a policy does not need."""
 
 
+__version__: str
+"""The package's, such as 0.1.0; looked up when it is first asked for."""
+
+
 if not TYPE_CHECKING:  # or misspelt names would be objects to a type checker
 
     def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return import_module("importlib.metadata").version(__name__)
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(f"fairprefix.core.{_LATER[name]}")

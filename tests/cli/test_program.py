@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from fairprefix.cli.main import main
+from fairprefix.cli.main import main, make_parser
 
 SCRIPT = Path(sys.executable).with_name("fairprefix")
 
@@ -133,3 +135,24 @@ def test_ctrl_c_is_not_lost_while_garbage_is_collected() -> None:
     done = program(sys.executable, "-c", INTERRUPTED_WHILE_COLLECTING)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "fairprefix: interrupted\n"
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the commands that do something."""
+    below = [choice for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+             for choice in action.choices.values()]  # fmt: skip
+    if not below:
+        yield parser
+    for each in below:
+        yield from leaves(each)
+
+
+@pytest.mark.parametrize("command", list(leaves(make_parser())), ids=lambda command: command.prog)
+def test_every_command_explains_itself(command: argparse.ArgumentParser) -> None:
+    """It has a description and examples that name it, and each option says what it does."""
+    assert command.description
+    assert command.epilog, "no examples"
+    assert "\nexample" in f"\n{command.epilog}"
+    assert command.prog in command.epilog
+    for action in command._actions:
+        assert action.help, action

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -66,6 +67,11 @@ def test_a_star_brings_everything() -> None:
         ).stdout
     )
     assert set(fairprefix.__all__) <= set(names)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """What is asked for in every bug report."""
+    assert fairprefix.__version__ == version("fairprefix")
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -12,12 +12,12 @@ import attrs
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.gateway_parts import parts_of
-from fairprefix.cli.options import add_settings, add_shares, name_of, port
+from fairprefix.cli.options import add_settings, add_shares, either, name_of, port
 from fairprefix.configfile import read_settings
 from fairprefix.core.config import POLICIES
 from fairprefix.core.errors import ConfigError
 from fairprefix.core.router_config import ROUTERS
-from fairprefix.gateway.config import Settings, WorkerConfig, make_settings
+from fairprefix.gateway.config import QUANTUM, Settings, WorkerConfig, make_settings
 from fairprefix.hosting.extras import need
 from fairprefix.hosting.settings import CONFIG_VARIABLE
 
@@ -59,9 +59,13 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401  # argparse has no publ
         help="a worker, http://HOST:PORT; with ,window=N and ,fairprefix=KIND; may be given several times",
     )
     add_settings(parser, variable=CONFIG_VARIABLE)
-    parser.add_argument("--policy", type=name_of(POLICIES), metavar="P", help="of the queues (default: dlpm)")
-    parser.add_argument("--router", type=name_of(ROUTERS), metavar="R", help="of the workers (default: d2lpm)")
-    add_shares(parser)
+    parser.add_argument(
+        "--policy", type=name_of(POLICIES), metavar="P", help=f"of the queues: {either(POLICIES)} (default: dlpm)"
+    )
+    parser.add_argument(
+        "--router", type=name_of(ROUTERS), metavar="R", help=f"of the workers: {either(ROUTERS)} (default: d2lpm)"
+    )
+    add_shares(parser, quantum=QUANTUM)
     parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=port, metavar="P", help="port; 0 for a free one (default: 8080)")
     parser.add_argument("--admin-host", metavar="H", help="address of figures and state (default: 127.0.0.1)")

@@ -86,6 +86,12 @@ def weight(text: str) -> tuple[str, int]:
     return name, number
 
 
+def either(names: Iterable[str]) -> str:
+    """Return names as a choice between them."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
 class Options(Protocol):
     """A parser, or a group of its options."""
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import check_target, replacing
-from fairprefix.cli.options import add_settings, add_shares, name_of, port, whole
+from fairprefix.cli.options import add_settings, add_shares, either, name_of, port, whole
 from fairprefix.core.config import POLICIES, RESERVATIONS, PolicyConfig
+from fairprefix.gpu_ref_engine.attention import BACKENDS
 from fairprefix.gpu_ref_engine.errors import need
 from fairprefix.hosting import host_config
 from fairprefix.hosting.listen import listen
@@ -72,7 +73,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype", type=name_of(DTYPES), default="auto", metavar="T", help="float32, bfloat16, float16 or auto"
     )
-    group.add_argument("--backend", default="auto", metavar="B", help="of attention (default: auto)")
+    group.add_argument(
+        "--backend",
+        type=name_of(BACKENDS),
+        default="auto",
+        metavar="B",
+        help=f"of attention: {either(BACKENDS)} (default: auto)",
+    )
     group.add_argument(
         "--kv-tokens", type=whole(1), metavar="N", help="size of the KV memory (default: what there is room for)"
     )
@@ -97,7 +104,7 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
         "--policy", type=name_of(POLICIES), metavar="P", help="fcfs, lpm, vtc or dlpm (default: dlpm)"
     )
     add_settings(group, variable=CONFIG_VARIABLE)
-    add_shares(group)
+    add_shares(group, quantum=PolicyConfig().quantum)
     group.add_argument(
         "--reservation",
         type=name_of(RESERVATIONS),

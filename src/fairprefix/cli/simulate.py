@@ -14,7 +14,7 @@ import attrs
 from fairprefix.cli.errors import UsageError
 from fairprefix.cli.files import add_json, beside_json, check_json, check_target, replacing, write_json
 from fairprefix.cli.fleet import add_worker_options, make_fleets, runs_of
-from fairprefix.cli.options import add_settings, add_shares, name_of, names_of, whole
+from fairprefix.cli.options import add_settings, add_shares, either, name_of, names_of, whole
 from fairprefix.cli.output import emit
 from fairprefix.cli.progress import OnFinish, progress
 from fairprefix.cli.report import report
@@ -28,7 +28,6 @@ from fairprefix.cli.tracing import (
     add_engine_options,
     add_trace_options,
     add_workload_options,
-    either,
     make_trace,
 )
 from fairprefix.configfile import make_config, read_settings

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
 from fairprefix.cli.errors import UsageError
-from fairprefix.cli.options import name_of, positive, whole
+from fairprefix.cli.options import either, name_of, positive, whole
 from fairprefix.core.config import RESERVATIONS
 from fairprefix.sim.hardware import GPUS, MODELS
 from fairprefix.sim.trace import FORMATS, Trace, compose_clients, limit, load_sample, load_trace, scale_time
@@ -100,12 +98,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         metavar="O",
         help="a request that can never fit: error, or reject and count it (default: error)",
     )
-
-
-def either(names: Sequence[str] | dict[str, Any]) -> str:
-    """Return names as a choice between them."""
-    *others, last = names
-    return f"{', '.join(others)} or {last}"
 
 
 def make_trace(args: argparse.Namespace) -> Trace:

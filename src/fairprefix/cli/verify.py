@@ -25,9 +25,8 @@ from fairprefix.cli.files import (
     replacing,
     write_json,
 )
-from fairprefix.cli.options import positive, whole
+from fairprefix.cli.options import either, positive, whole
 from fairprefix.cli.output import emit
-from fairprefix.cli.tracing import either
 from fairprefix.configfile import make_config, read_settings
 from fairprefix.core.config import POLICIES, PolicyConfig
 from fairprefix.core.errors import nearest

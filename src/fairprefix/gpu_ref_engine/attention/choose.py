@@ -6,11 +6,11 @@ import importlib.util
 from collections.abc import Callable
 
 from fairprefix.core.errors import one_of, reject
+from fairprefix.gpu_ref_engine.attention import BACKENDS
 from fairprefix.gpu_ref_engine.attention.base import Attention, KvMemory
 from fairprefix.gpu_ref_engine.attention.sdpa import SdpaAttention
 from fairprefix.gpu_ref_engine.errors import need
 
-BACKENDS = ("auto", "flashinfer", "triton", "sdpa")
 Fixed = Callable[[int], Attention]
 """From a number of decoding sequences to a backend that can be captured in a CUDA graph."""
 
