@@ -24,7 +24,7 @@ from fairprefix.core.config import PolicyConfig
 from fairprefix.core.guarantee import Arrangement, cluster_guarantee
 from fairprefix.core.refill_watch import RefillWatch
 from fairprefix.core.request import Client
-from fairprefix.gateway.queue import Correction, WorkerQueue
+from fairprefix.gateway.queue import WorkerQueue
 from fairprefix.hosting import HostedPolicy
 
 _ANY = ("\0one", "\0another")
@@ -84,7 +84,7 @@ class Promise:
         """What those who wait had missed when their backlog began."""
         self._most_missed = 0
         for number, queue in enumerate(self._queues.values()):
-            queue.watched_by(_Books(self, number))
+            queue.watched_by(self, number)
 
     # Events.
 
@@ -114,12 +114,12 @@ class Promise:
         if client in self._followed:
             self._watch.charged(queue, client, units)
 
-    def corrected(self, client: Client, correction: Correction) -> None:
+    def corrected(self, client: Client, *, late: int = 0, given_back: int = 0, kept: int = 0) -> None:
         """Note how wrong the estimates of a request were."""
-        self.late = max(self.late, correction.late)
-        self.given_back = max(self.given_back, correction.given_back)
-        if correction.kept and client in self._followed:
-            self._kept[client] = self._kept.get(client, 0) + correction.kept
+        self.late = max(self.late, late)
+        self.given_back = max(self.given_back, given_back)
+        if kept and client in self._followed:
+            self._kept[client] = self._kept.get(client, 0) + kept
 
     # Queries.
 
@@ -187,23 +187,6 @@ class Promise:
 
 
 _SAVED = ("longest_prompt", "longest_output", "late", "given_back")
-
-
-class _Books:
-    """Tells a promise of one queue's charges."""
-
-    def __init__(self, promise: Promise, queue: int) -> None:
-        self._promise = promise
-        self._queue = queue
-
-    def charged(self, client: Client, units: int) -> None:
-        self._promise.charged(self._queue, client, units)
-
-    def exceeded(self, output: int, units: int) -> None:
-        self._promise.exceeded(output, units)
-
-    def corrected(self, client: Client, correction: Correction) -> None:
-        self._promise.corrected(client, correction)
 
 
 class _Refills:

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Protocol
 
-from attrs import frozen
-
 from fairprefix.core.cost import Receipt
 from fairprefix.core.prefixes import AskedPrefixes
 from fairprefix.core.request import Client, Request
@@ -25,22 +23,10 @@ _OUTPUT_BATCH = 256
 """Output tokens that the policy may not have heard of."""
 
 
-@frozen
-class Correction:
-    """How wrong the estimates were with which a request was let in, in service units."""
-
-    late: int
-    """Charged beyond what was charged and set aside at first."""
-    given_back: int
-    """Charged at first, and given back in the end."""
-    kept: int = 0
-    """Charged for output that there was not, and not given back."""
-
-
 class Watcher(Protocol):
-    """Who follows what a queue's policy charges."""
+    """Who follows what the policies of queues charge, each of which has a number."""
 
-    def charged(self, client: Client, units: int) -> None:
+    def charged(self, queue: int, client: Client, units: int) -> None:
         """Note a charge (negative: something given back) of which the policy has just been told."""
         ...
 
@@ -48,8 +34,15 @@ class Watcher(Protocol):
         """Note that a request has produced `output` tokens, by `units` service units more than was set aside."""
         ...
 
-    def corrected(self, client: Client, correction: Correction) -> None:
-        """Note what has come of a request's estimates."""
+    def corrected(self, client: Client, *, late: int = 0, given_back: int = 0, kept: int = 0) -> None:
+        """Note how wrong the estimates were with which a request was let in, in service units.
+
+        Args:
+            client: whose it is.
+            late: charged beyond what was charged and set aside at first.
+            given_back: charged at first, and given back in the end.
+            kept: charged for output that there was not, and not given back.
+        """
         ...
 
 
@@ -89,6 +82,7 @@ class WorkerQueue:
         self.most_inside: int = 0
         """The most requests that were inside at once."""
         self._watcher: Watcher | None = None
+        self._number = 0
         self._cached = cached
         self._let_in = let_in
         self._prefixes = prefixes
@@ -96,9 +90,9 @@ class WorkerQueue:
         self._produced: dict[Client, int] = {}
         self._unreported = 0
 
-    def watched_by(self, watcher: Watcher) -> None:
-        """Tell somebody of all charges from now on."""
-        self._watcher = watcher
+    def watched_by(self, watcher: Watcher, number: int) -> None:
+        """Tell somebody of all charges from now on, under a number."""
+        self._watcher, self._number = watcher, number
 
     def enter(self, turn: Turn) -> None:
         """Queue a request; it may be inside when this returns."""
@@ -191,7 +185,7 @@ class WorkerQueue:
             request.id, extend=request.input_tokens - turn.cached_tokens, reserve=turn.reserve
         )
         if self._watcher is not None:
-            self._watcher.charged(request.client, turn.receipt.charged)
+            self._watcher.charged(self._number, request.client, turn.receipt.charged)
         turn.charged_output = 0
         turn.place = Place.INSIDE
         turn.admitted_ns = self._clock_ns()
@@ -209,14 +203,16 @@ class WorkerQueue:
         if self._watcher is not None:
             more = after.charged - before.charged
             late = max(more, 0) + self.policy.config.cost.service(0, max(output - before.reserve, 0))
-            self._watcher.charged(before.client, more)
-            self._watcher.corrected(before.client, Correction(late, max(-more, 0), kept))
+            if more:
+                self._watcher.charged(self._number, before.client, more)
+            if more or late or kept:
+                self._watcher.corrected(before.client, late=late, given_back=max(-more, 0), kept=kept)
 
     def _refund(self, receipt: Receipt) -> None:
         self.policy.refund(receipt)
         if self._watcher is not None:
-            self._watcher.charged(receipt.client, -receipt.charged)
-            self._watcher.corrected(receipt.client, Correction(0, receipt.charged))
+            self._watcher.charged(self._number, receipt.client, -receipt.charged)
+            self._watcher.corrected(receipt.client, given_back=receipt.charged)
 
     def _leave(self, turn: Turn, output: int) -> None:
         id = turn.request.id
@@ -245,4 +241,4 @@ class WorkerQueue:
             if self._watcher is not None:
                 cost = self.policy.config.cost
                 for client, tokens in produced.items():
-                    self._watcher.charged(client, cost.service(0, tokens))
+                    self._watcher.charged(self._number, client, cost.service(0, tokens))
