@@ -3,6 +3,11 @@
     make test-vllm                                                       # makes the environment
     .venv-vllm/bin/python benchmarks/vllm_step.py [--waiting 100 1000 10000] [--clients 16] [--rounds 40]
 
+The same with the core compiled by mypyc, in front of the one that is installed there:
+
+    make compiled PYTHON=python3.11 && python3 -m zipfile -e build/compiled/fairprefix-*.whl build/compiled/site
+    PYTHONPATH=build/compiled/site .venv-vllm/bin/python benchmarks/vllm_step.py
+
 Both schedulers are vLLM's real ones, without a model, one process each, measured in turns: 128 running requests,
 8192 tokens a step, prompts of 512 tokens of which 256 are shared within a group, and a KV cache that is full, so
 that every admission evicts. Two kinds of steps: *saturated* (all seats taken) and *admitting*
@@ -28,6 +33,7 @@ os.environ |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_LOGGING_LEVEL": "ERROR", "OMP_
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fairprefix.adapters.vllm import FairScheduler
+from fairprefix.core import dlpm
 from tests.vllm import rig
 
 SEATS, FREED, GROUPS = 128, 25, 16
@@ -165,6 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--policy", default="dlpm")
     given = parser.parse_args()
+    print("the core is " + ("interpreted" if str(dlpm.__file__).endswith(".py") else "compiled"))
     print(f"{'waiting':>8} {'step':>10} {'stock ms':>9} {'fair ms':>9} {'ratio':>6}   update: stock, fair, ratio")
     for waiting in given.waiting:
         compare(waiting, given.clients, {"policy": given.policy}, given.rounds)
