@@ -114,6 +114,13 @@ def breaks(config, prefixes):
 def raises(config, prefixes):
     raise RuntimeError("no such luck")
 
+def exits(config, prefixes):
+    raise SystemExit(0)
+
+class ExitsLater(FCFS):
+    def produced(self, tokens):
+        raise SystemExit(0)
+
 def nothing(config, prefixes):
     return None
 """
@@ -146,6 +153,8 @@ def test_a_policy_of_ones_own_replays_a_history(
     [
         ("raises", "own_policy:raises: called with (config, prefixes) it raised RuntimeError: no such luck"),
         ("nothing", "it returned None, which is no fairprefix.Policy: it lacks arrive, begin_pass,"),
+        ("exits", "own_policy:exits: called with (config, prefixes) it raised SystemExit: 0"),
+        ("ExitsLater", "produced() of the policy raised SystemExit: 0"),
         ("breaks", "produced() of the policy raised ZeroDivisionError: no tokens"),
     ],
 )

@@ -16,7 +16,7 @@ from fairprefix.core.catalog import make_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.fcfs import FCFS
-from fairprefix.core.prefixes import Prefixes
+from fairprefix.core.prefixes import Prefixes, PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.testing import Claims, ConformanceError, check_policy
 from fairprefix.testing.lab import Lab, MakePolicy, OutOfTimeError
@@ -85,6 +85,36 @@ ONLY_ONE = FCFS(SMALL)
 def always_the_same(config: PolicyConfig, prefixes: Prefixes) -> FCFS:  # noqa: ARG001
     """Return one policy to everybody."""
     return ONLY_ONE
+
+
+class GivesNoReceipt(FCFS):
+    """Admits, and forgets to say what that cost."""
+
+    def take(self, id: str, *, extend: int, reserve: int) -> Any:  # noqa: ANN401
+        """Return nothing."""
+        super().take(id, extend=extend, reserve=reserve)
+
+
+class WritesIntoTheIndex(FCFS):
+    """Takes the view of the cache for a notebook."""
+
+    def __init__(self, config: PolicyConfig, prefixes: Prefixes | None = None) -> None:
+        super().__init__(config, prefixes)
+        assert isinstance(prefixes, PrefixIndex)
+        self._index = prefixes
+
+    def arrive(self, request: Request) -> None:
+        """Call something cached that is not."""
+        self._index.cached((4711,))
+        super().arrive(request)
+
+
+class KnowsNoBudget(FCFS):
+    """Plans as the interface was once."""
+
+    def plan(self, limit: int) -> Sequence[Request]:  # type: ignore[override]
+        """Plan."""
+        return super().plan(limit)
 
 
 class RaisesLate(FCFS):
@@ -237,6 +267,21 @@ def test_a_plan_that_is_no_sequence_is_told_so(check: str) -> None:
     """And not as whatever Python says of generators."""
     verdict = check_policy(PlansOnce, only=[check], examples=5)[check]
     assert re.fullmatch(r"plan\(\) returned a \w+, expected a sequence of requests", verdict.detail)
+
+
+@pytest.mark.parametrize(
+    ("factory", "check", "detail"),
+    [
+        (GivesNoReceipt, "life_cycle", "take() returned None, expected a fairprefix.Receipt"),
+        (WritesIntoTheIndex, "inputs", "the prefix index was changed: 1 blocks in it, 0 cached"),
+        (KnowsNoBudget, "looking", "got an unexpected keyword argument 'budget'"),
+    ],
+)
+def test_what_only_some_hosts_would_notice_is_noticed(factory: MakePolicy, check: str, detail: str) -> None:
+    """Receipts, budgets and the index matter to some hosts alone; the kit stands for all of them."""
+    verdict = check_policy(factory, only=[check], examples=10)[check]
+    assert verdict.status == "failed"
+    assert detail in verdict.detail
 
 
 def test_a_policy_that_throws_dice_is_found_out() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from fairprefix.core.contract import HostContract
+from fairprefix.core.cost import Receipt
 from fairprefix.core.errors import HostError
 from fairprefix.core.policy import Policy, Refusal
 from fairprefix.core.prefixes import PrefixIndex
@@ -27,6 +28,7 @@ from fairprefix.testing.parts import (
     Job,
     PolicyRaisedError,
     Slot,
+    changed_request,
     most_steps,
     same_request,
 )
@@ -51,9 +53,10 @@ class Driver:
 
     Args:
         history: what happens.
-        policy: who decides; its view of the cache is `index`.
+        policy: who decides.
         index: the prefix index that the policy looks at.
         hook: called before every question to the policy, and may exchange `slot.policy`.
+        amends: admit with sizes that are too small, and amend them at once.
         client_name, request_name: what clients and requests are called towards the policy.
     """
 
@@ -64,6 +67,7 @@ class Driver:
         index: PrefixIndex,
         *,
         hook: Hook | None = None,
+        amends: bool = False,
         client_name: Callable[[str], str] = str,
         request_name: Callable[[str], str] = str,
     ) -> None:
@@ -77,14 +81,13 @@ class Driver:
         """Everything that has arrived and is not finished, in order of arrival."""
         self.at: int = 0
         self.cache: Cache = Cache(self.limits.cache_blocks, index)
-        self._hook = hook
+        self._hook, self._amends = hook, amends
         self._client_name, self._request_name = client_name, request_name
         self._by_name: dict[str, Job] = {}
         self._pending: list[tuple[int, ev.Arrive]] = []
         self._numbers: dict[Client, int] = {}
         self._queued: dict[Client, int] = {}
-        self._refunds = 0
-        self._empty_passes = 0
+        self._refunds = self._empty_passes = 0
         self._steps_at_most = 100
         self._handlers: dict[type[ev.HostEvent], Callable[[Any], None]] = {
             ev.Arrive: self._announce,
@@ -110,16 +113,12 @@ class Driver:
         except PolicyRaisedError as raised:
             self.trace.broken = tr.Broken("raised", str(raised), raised.__cause__)
         except HostError:
-            # The driver reports what it knows: a contract that complains has been given another request.
-            if not self._changed():
+            if not changed_request(self._by_name.values()):  # of which the contract would rightly complain
                 raise
-        if changed := self._changed():
+        if changed := changed_request(self._by_name.values()):
             self.trace.broken = tr.Broken("input", changed)
         self.trace.end = self.at
         return self.trace
-
-    def _changed(self) -> str:
-        return next(filter(None, (job.changed() for job in self._by_name.values())), "")
 
     def of_stage(self, *stages: str) -> list[Job]:
         """Return the requests in these stages, in order of arrival."""
@@ -292,12 +291,18 @@ class Driver:
 
     def _take(self, job: Job) -> None:
         extend, matched, held = self.extend(job), self._matched(job), job.stage == HELD
-        job.receipt = self.policy.take(job.request.id, extend=extend, reserve=job.left)
+        job.receipt = self._admitted(job.request.id, extend, job.left)
         job.stage, job.to_prefill = RUNNING, extend
         job.admissions += 1
         first, charged = job.admissions == 1, job.receipt.charged
         client = job.spec.client
         self._note(tr.Taken(self.at, job.id, client, job.prompt, extend, job.left, charged, matched, first, held))
+
+    def _admitted(self, id: str, extend: int, reserve: int) -> Receipt:
+        if not self._amends:
+            return self.policy.take(id, extend=extend, reserve=reserve)
+        estimate = self.policy.take(id, extend=max(1, extend - 1), reserve=reserve - 1)
+        return self.policy.amend(estimate, extend=extend, reserve=reserve)
 
     def _take_in_vain(self, job: Job) -> None:
         """Admit a request, find that it does not work, and take it back before anything else happens."""

@@ -100,13 +100,20 @@ class Lab:
             text = f"{calling()}() did not return within {self.call_limit_s:g} s"
             raise HungError(history, text) from None
 
-    def run(self, history: History, *, hook: Hook | None = None, **names: Callable[[str], str]) -> Trace:
-        """Execute a history against a new policy."""
+    def run(
+        self,
+        history: History,
+        *,
+        hook: Hook | None = None,
+        amends: bool = False,
+        **names: Callable[[str], str],
+    ) -> Trace:
+        """Execute a history against a new policy; see `Driver` for the other arguments."""
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
         self.runs += 1
         policy, index = self.build(history)
-        return self._execute(Driver(history, policy, index, hook=hook, **names))
+        return self._execute(Driver(history, policy, index, hook=hook, amends=amends, **names))
 
     def record(self, history: History) -> Trace:
         """Execute a history once more, and keep the calls as a replayable log."""

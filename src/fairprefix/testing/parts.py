@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import attrs
@@ -14,11 +14,12 @@ from fairprefix.core.prefixes import PrefixIndex
 from fairprefix.core.request import Request
 from fairprefix.testing import events as ev
 
+_GIVE_RECEIPTS = ("take", "amend")
 WAITING, BLOCKED, RUNNING, HELD = "waiting", "blocked", "running", "held"
 
 
 class PolicyRaisedError(Exception):
-    """The policy raised; the cause tells what."""
+    """The policy raised, which the cause tells, or returned what it may not."""
 
 
 class Slot:
@@ -40,12 +41,15 @@ class Slot:
             self.calling = name
             given = [dict(arg) for arg in args if isinstance(arg, dict)]
             try:
-                return method(*args, **kwargs)
+                answer = method(*args, **kwargs)
             except (Exception, SystemExit) as error:
                 raise PolicyRaisedError(f"{name}() raised {type(error).__name__}: {error}") from error
             finally:
                 if given and given != [arg for arg in args if isinstance(arg, dict)]:
                     self.mutated = name
+            if name in _GIVE_RECEIPTS and not isinstance(answer, Receipt):
+                raise PolicyRaisedError(f"{name}() returned {answer!r}, expected a fairprefix.Receipt")
+            return answer
 
         return call
 
@@ -152,6 +156,11 @@ class Cache:
         chain = self.chains.pop(block)
         self.index.evicted(chain, start=len(chain) - 1)
         return chain
+
+
+def changed_request(jobs: Iterable[Job]) -> str:
+    """Return in words how the policy changed the first request that it changed, or nothing."""
+    return next(filter(None, (job.changed() for job in jobs)), "")
 
 
 def same_request(ours: Request, offered: Request) -> bool:

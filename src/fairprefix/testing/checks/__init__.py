@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fairprefix.testing.checks import (
+    amendment,
     blocked,
     bound,
     bounded_wait,
@@ -46,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     starvation.CHECK,
     conservation.CHECK,
     settlement.CHECK,
+    amendment.CHECK,
     determinism.CHECK,
     hash_seed.CHECK,
     snapshots.CHECK,

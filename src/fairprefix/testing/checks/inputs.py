@@ -16,6 +16,8 @@ def _look(driver: Driver) -> None:
     """Compare what was given to the policy with what it was before."""
     taken = driver.slot.mutated
     assert taken is None, f"{taken}() changed the mapping that it was given"
+    known, cached = driver.cache.index.cached_blocks(), len(driver.cache.chains)
+    assert known == cached, f"the prefix index was changed: {known} blocks in it, {cached} cached"
     policy = driver.slot.asked
     snapshot = policy.snapshot()
     expected = copy.deepcopy(snapshot)
@@ -50,7 +52,7 @@ def _spoil(data: Any) -> None:  # noqa: ANN401 (plain data of any form)
 
 CHECK = Check(
     name="inputs",
-    claim="requests, mappings and the configuration are not changed, and a snapshot is a copy",
+    claim="requests, mappings, configuration and prefix index are not changed, and a snapshot is a copy",
     run=check,
     data=without_weights,
 )

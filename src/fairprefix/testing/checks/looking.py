@@ -23,6 +23,10 @@ def _look(driver: Driver) -> None:
         offered, planned = policy.peek(), policy.plan(limit)
         first = planned[0] if planned else None
         assert first is offered, f"peek() offers {_id(offered)}, plan() begins with {_id(first)}"
+    whole, affordable = policy.plan(3), policy.plan(3, budget=1)
+    same = all(one is other for one, other in zip(whole, affordable, strict=False))
+    assert same, "plan() with a budget does not begin like plan() without one"
+    assert bool(whole) == bool(affordable), "of plan() with and without a budget, one alone is empty"
     assert policy.peek() is offered, "peek() offers somebody else when it is asked again"
     assert policy.canonical() == state, "looking changed the state"
     assert policy.snapshot() == snapshot, "looking changed the snapshot"

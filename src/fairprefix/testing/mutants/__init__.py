@@ -99,6 +99,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(protocol.OffersTheRefused, "only_queued"),
     _mutant(protocol.PlansTooMuch, "capacity"),
     _mutant(protocol.SettlesTwice, "settlement"),
+    _mutant(protocol.KeepsTheEstimate, "amendment"),
     _mutant(protocol.RaisesKeyErrors, "life_cycle"),
     _mutant(protocol.SpoilsItsInput, "inputs"),
     _mutant(protocol.Dawdles, "work_conservation", claims=Claims()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fairprefix.core.cost import Receipt
 from fairprefix.core.dlpm import DLPM
 from fairprefix.core.fcfs import FCFS
 from fairprefix.core.lane import Entry, Stage
@@ -35,6 +36,15 @@ class SettlesTwice(DLPM):
         """Settle, whatever it is."""
         if id in self._entries:
             super().finish(id, output=output)
+
+
+class KeepsTheEstimate(DLPM):
+    """Takes note of an admission's true size, and leaves the charge as it was estimated."""
+
+    def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:
+        """Amend the output that may follow, and not the prompt."""
+        del extend
+        return super().amend(receipt, reserve=reserve)
 
 
 class RaisesKeyErrors(DLPM):
