@@ -56,7 +56,7 @@ def test_histories_may_be_packed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("text", "message"),
     [
         ("", "the file is empty"),
-        ("not json\n", ":1: not JSON"),
+        ("not json\n", ":1: is not valid JSON"),
         ("[1]\n", ":1: expected an object"),
         ('{"event": "arrive"}\n', ":1: a history begins with an event 'open', found 'arrive'"),
         ('{"event": "open", "schema": 99}\n', "schema = 99, expected 1"),

@@ -185,6 +185,8 @@ def test_what_else_is_shown_is_so(snippet: Snippet, tmp_path: Path) -> None:
     """Targets, scripts, tests and extras exist; configurations and traces are read; Python runs."""
     if snippet.language == "sh":
         _command(snippet)
+    elif '"verdicts"' in snippet.text:
+        assert snippet.page == "docs/test-your-policy.md"  # whose own test knows what verify writes
     elif snippet.language in ("json", "csv"):
         suffix = {"json": "jsonl", "csv": "csv"}[snippet.language]
         (tmp_path / f"trace.{suffix}").write_text(snippet.text, encoding="utf-8")

@@ -53,7 +53,8 @@ COMMANDS = (
 BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-AGAIN_S = 0.05
+AGAIN_S = 0.5
+"""Until an interrupt that Python dropped is told again: by then the collector is through."""
 
 EPILOG = """\
 examples:
@@ -178,7 +179,7 @@ def _no_interrupt_is_lost() -> Iterator[None]:
         if not isinstance(dropped.exc_value, KeyboardInterrupt):
             before(dropped)
             return
-        again = threading.Timer(AGAIN_S, signal.raise_signal, [signal.SIGINT])
+        again = threading.Timer(AGAIN_S, os.kill, [os.getpid(), signal.SIGINT])
         again.daemon = True
         again.start()
 

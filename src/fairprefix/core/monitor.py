@@ -1,4 +1,4 @@
-"""A bound watched live, in bounded memory: for engines, adapters, the simulator and the test kit.
+"""A bound watched live, in bounded memory: for engines, adapters and the test kit.
 
 It is told what the ledger is told, and keeps no history. For the pairs among the first `top` clients that it hears
 of, it knows exactly the largest gap over all intervals in which both were backlogged: a gap over an interval is
@@ -26,6 +26,8 @@ from fairprefix.core.request import Client
 
 _VIRTUAL_SCALE = 1 << 20
 """V is kept in this fraction of a service unit; it sets how tight the upper bound is, not whether it holds."""
+
+__all__ = ["BoundMonitor", "LiveGap"]
 
 
 @frozen
