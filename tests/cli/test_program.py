@@ -35,6 +35,8 @@ import gc, signal, sys, time
 from fairprefix.cli import config
 from fairprefix.cli.main import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+
 def collect_and_wait(_args):
     gc.callbacks.append(lambda phase, info: phase == "stop" and signal.raise_signal(signal.SIGINT))
     gc.collect()
