@@ -8,6 +8,7 @@ from hypothesis import given
 
 from fairprefix import DLPM, AskedPrefixes, PolicyConfig, PrefixIndex
 from fairprefix.core.base import BasePolicy
+from fairprefix.core.errors import ConfigError
 from fairprefix.core.policy import Refusal
 from fairprefix.core.request import Request
 from tests.support import arrive, dlpm, hot, lpm, offered, request, run, vtc
@@ -305,3 +306,29 @@ def test_the_first_request_of_all_loses_its_place_with_its_prefix() -> None:
     assert offered(policy) == "a1"
     index.evicted((1, 2))
     assert offered(policy) == "b1"
+
+
+def test_somebody_who_stands_elsewhere_is_no_member() -> None:
+    """Also when it is followed, and only in the wrong place."""
+    index = hot(1)
+    index.watch(Request("r1", "a", 4, 1, (1, 2)))
+    index.watch(Request("r2", "a", 4, 1, (3,)))
+    stop = index._followers["r1"].stop
+    assert stop is not None
+    stop.members["r2"] = index._followers["r2"]
+    with pytest.raises(AssertionError):
+        index.validate()
+
+
+def test_a_chain_goes_on_behind_a_block_that_hung_in_the_air() -> None:
+    """Its parent is cached later; what follows it is not."""
+    index = PrefixIndex(1)
+    index.cached((1, 2, 3), start=1, end=2)
+    index.cached((1,))
+    assert index.matched_blocks((1, 2, 3)) == 2
+
+
+def test_the_number_of_looks_is_named_when_it_is_wrong() -> None:
+    """The message says which argument is meant."""
+    with pytest.raises(ConfigError, match="per_look = 0 is not valid"):
+        PrefixIndex(1, per_look=0)

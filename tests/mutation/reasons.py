@@ -313,4 +313,41 @@ REASONS: tuple[Reason, ...] = (
         "Who is taken out, and put back where it stood, makes the same offer again: time.",
     ),
     Reason("snapshot.load_entry", r"^\+.*Entry\(.*None", UNTIL_SET),
+    Reason("accounts.Account.__init__", r"^\+.*balance: int = 1", "Whoever opens an account says what is in it."),
+    Reason(
+        "accounts.AccountTable._new",
+        r"^\+\s*own = len\(self.by_key\) \+",
+        "While there is a shared account the table is full, counted either way.",
+    ),
+    Reason("base.BasePolicy.*", r"^\+\s*self._next_(seq|serial) (= 1|\+= 2|-= 1)", NUMBERS),
+    Reason(
+        "base.BasePolicy._hear_of_changes",
+        r"^\+\s*return True",
+        "A plan then looks once more, at nothing: time.",
+    ),
+    Reason("base.BasePolicy._enter_running", r"^\+\s*entry.advanced = None", FALSY),
+    Reason("dlpm.DLPM.validate", r"^\+.*>= 0, f", "A round to come is never the present one."),
+    Reason(
+        "dlpm.DLPM.validate",
+        r"^\+.*output, None\) == 0",
+        "Who is not due has a counter above zero under either gate.",
+    ),
+    Reason(
+        "heap.LazyHeap.push",
+        r"^\+\s*(self._moved.add\(None\)|elif len\(self._items\) > )",
+        "When stale entries are thrown away, and whether one is there twice, decides about memory and time.",
+    ),
+    Reason("lane.Entry.__init__", r"^\+\s*self.(stage = None|match = (None|1))", UNTIL_SET),
+    Reason("lane.Entry.__init__", r"^\+\s*self.paid = None", FALSY),
+    Reason("lane.Lane.__init__", r"^\+\s*self._oldest_asked = (None|True)", UNTIL_SET),
+    Reason(
+        "prefixes.PrefixIndex.__init__",
+        r"^\+.*per_look: int = 17",
+        "How many are looked at each time is a choice.",
+    ),
+    Reason(
+        "radix.RunTree._walk",
+        r"^\+\s*if run.end >= end",
+        "The search then finds the end of the run itself: time.",
+    ),
 )
