@@ -29,8 +29,8 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a story."""
-    asyncio.run(story())
+    """Run a story; one that hangs has failed."""
+    asyncio.run(asyncio.wait_for(story(), 180))
 
 
 async def skewed(worker: Worker, one: Host, two: Host) -> None:
