@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,33 @@ def test_a_missing_password_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("NOT_SET", raising=False)
     with pytest.raises(ConfigError, match="NOT_SET"):
         RedisConfig(url="redis://a:1", password_env="NOT_SET").arguments()  # noqa: S106
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks do not know that they were cancelled")
+def test_an_end_that_the_client_of_redis_swallows_is_the_end_all_the_same(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit in there may end at the moment of the cancellation, and hide it."""
+
+    async def story() -> None:
+        host = Host(Worker(), RedisConfig(url=redis.url))
+        assert host.sync
+        asked = asyncio.Event()
+
+        async def swallow() -> bool:
+            if asked.is_set():
+                return True  # the last word, on the way out
+            asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+            return True
+
+        monkeypatch.setattr(host.sync, "_report_all", swallow)
+        task = asyncio.ensure_future(host.sync.run(host.changed))
+        await asked.wait()
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done
+        assert task.cancelled()
+
+    play(story)

@@ -107,6 +107,8 @@ class LedgerSync:
             while True:
                 await self._pause(wait)
                 answered = await self._report_all()
+                if _is_cancelled():  # a client's time limit that ended at the same moment may have swallowed it
+                    raise asyncio.CancelledError
                 wait = interval if answered else min(max(2 * wait, _RETRY_S[0]), _RETRY_S[1])
         finally:
             with contextlib.suppress(*TROUBLE):
@@ -196,3 +198,8 @@ class LedgerSync:
 
 def _flat(pairs: tuple[tuple[str, int], ...]) -> list[Any]:
     return [len(pairs), *(value for pair in pairs for value in pair)]
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task was asked to end; before Python 3.11 tasks do not know."""
+    return bool(getattr(asyncio.current_task(), "cancelling", int)())
