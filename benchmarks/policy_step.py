@@ -65,14 +65,15 @@ class Load:
 class Host:
     """Just enough of an engine: a running batch, and a cache that evicts whole tails of prompts, oldest first."""
 
-    def __init__(self, policy_name: str, prefixes: list[tuple[int, ...]]) -> None:
+    def __init__(self, policy_name: str, load: Load) -> None:
         self._index = PrefixIndex(BLOCK)
         self.policy = make_policy(PolicyConfig(policy=policy_name, bounded_wait=8), self._index)
         self._cached: deque[tuple[Request, int]] = deque()
         self._running: deque[Request] = deque()
         self._tokens: dict[str, int] = {}
         self._blocks = 0
-        for prefix in prefixes:
+        self._prefix_of = {f"c{client}": prefix for client, prefix in enumerate(load.prefixes)}
+        for prefix in load.prefixes:
             self._index.cached(prefix)
 
     def step(self) -> None:
@@ -88,7 +89,8 @@ class Host:
         """Admit whom the policy offers; evict what no longer fits."""
         request = self.policy.peek()
         assert request is not None
-        matched = self._index.matched_blocks(request.blocks)
+        # What an engine's own cache tells it: the prefixes are cached, and what follows them is nobody else's.
+        matched = min(len(self._prefix_of[request.client]), len(request.blocks))
         self.policy.take(request.id, extend=max(request.input_tokens - matched * BLOCK, 1), reserve=256)
         self._index.cached(request.blocks, start=matched)
         self._cached.append((request, matched))
@@ -111,7 +113,7 @@ class Host:
 def measure(policy_name: str, waiting: int, clients: int, steps: int) -> Timing:
     """Run a steady state and return its medians."""
     load = Load(clients)
-    host = Host(policy_name, load.prefixes)
+    host = Host(policy_name, load)
     for _ in range(waiting + RUNNING):
         host.policy.arrive(load.request())
     for _ in range(RUNNING):

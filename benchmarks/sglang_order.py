@@ -25,6 +25,7 @@ import random
 import statistics
 import time
 from array import array
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ from attrs import frozen
 from benchmarks import policy_step
 from fairprefix.adapters.sglang.hooks import SchedulerHooks
 from fairprefix.core.config import PolicyConfig
+from fairprefix.core.request import BlockHash
 from tests.sglang import real
 
 CLIENTS = 20
@@ -162,7 +164,7 @@ def alone(lengths: list[int], steps: int) -> None:
     """Compare `calc_priority` with steps of the policies and the index alone."""
     print("waiting  policy  stock ms  step ms   ratio")
     for waiting in lengths:
-        tree, requests, _ = _waiting(waiting)
+        tree, requests = _same_workload(waiting)
         clock = Stock(tree)
         stock = statistics.median(clock.time(requests) for _ in range(max(5, 5000 // waiting)))
         for name in ("dlpm", "vtc", "lpm"):
@@ -170,6 +172,29 @@ def alone(lengths: list[int], steps: int) -> None:
             print(
                 f"{waiting:7,} {name:>7} {stock / 1000:9.2f} {step / 1000:8.3f} {stock / step:6.0f}x", flush=True
             )
+
+
+def _same_workload(waiting: int) -> tuple[Any, list[Any]]:
+    """Return what `policy_step` measures, for SGLang: a tree with the same prompts cached, and who waits."""
+    load, tree = policy_step.Load(CLIENTS), real.unified_tree("rust")
+    for prefix in load.prefixes:
+        real.insert(tree, _tokens(prefix))
+    requests = [load.request() for _ in range(waiting)]
+    cached = 0
+    while cached < policy_step.CACHED_BLOCKS - 256:
+        served = load.request()
+        real.insert(tree, _tokens(served.blocks))
+        cached += len(served.blocks)
+    queue = [real.request(one.id, _tokens(one.blocks), client=one.client, output=256) for one in requests]
+    gc.collect()
+    gc.freeze()
+    return tree, queue
+
+
+def _tokens(blocks: Sequence[BlockHash]) -> list[int]:
+    """Return tokens for each block: other ones for another block."""
+    places = range(policy_step.BLOCK)
+    return [(int(block) * 7919 + place * 104_729) % 30_011 for block in blocks for place in places]
 
 
 def inside(lengths: list[int], steps: int) -> None:

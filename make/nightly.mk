@@ -19,7 +19,7 @@ RUNS_chaos := tests/gateway/test_chaos.py
 
 .PHONY: nightly test-defences mutation mutation-note
 
-nightly: $(PARTS:%=$(NIGHTLY)/%) test-defences test-compiled test-vllm-matrix test-sglang-matrix test-ray-matrix test-ray-llm mutation  ## 20 000 examples, every version of every engine, mutation testing (hours; resumable)
+nightly: $(PARTS:%=$(NIGHTLY)/%) test-defences test-compiled test-vllm-compiled test-vllm-matrix test-sglang-matrix test-ray-matrix test-ray-llm mutation  ## 20 000 examples, every version of every engine, mutation testing (hours; resumable)
 
 nightly-%: $(NIGHTLY)/%  ## one part of it, such as nightly-dlpm
 	@true

@@ -9,7 +9,7 @@ VLLM_PYTEST := -m pytest -p no:cacheprovider -o filterwarnings=default -W ignore
 # These start whole servers, which other versions cannot do in this environment.
 VLLM_SERVERS := test_server.py test_ranks.py test_pooling_server.py
 
-.PHONY: test-vllm test-vllm-matrix
+.PHONY: test-vllm test-vllm-matrix test-vllm-compiled
 
 $(VLLM_VENV)/installed: make/vllm.mk
 	$(PYTHON311) -m venv $(VLLM_VENV)
@@ -22,6 +22,13 @@ $(VLLM_VENV)/installed: make/vllm.mk
 
 test-vllm: $(VLLM_VENV)/installed  ## FairScheduler in a real vLLM on the CPU (its own .venv-vllm, 3 GB)
 	$(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm
+
+test-vllm-compiled: PYTHON := $(PYTHON311)
+test-vllm-compiled: $(VLLM_VENV)/installed compiled  ## the same, with core and adapter compiled by mypyc, and what a step costs
+	rm -rf build/compiled/site && $(VLLM_BIN)/python -m zipfile -e build/compiled/fairprefix-*.whl build/compiled/site
+	PYTHONPATH=build/compiled/site $(VLLM_BIN)/python -c "import fairprefix.adapters.vllm.queue as m; assert m.__file__.endswith('.so'), m"
+	PYTHONPATH=build/compiled/site $(VLLM_BIN)/python $(VLLM_PYTEST) tests/vllm -k "not a_mistake_of_ours"  # it patches the adapter
+	PYTHONPATH=build/compiled/site $(VLLM_BIN)/python benchmarks/vllm_step.py
 
 test-vllm-matrix: $(VLLM_VENV)/installed  ## the accounting on the schedulers of vLLM 0.11 to 0.33
 	$(VLLM_BIN)/python tests/vllm/sources.py $(VLLM_SOURCES)

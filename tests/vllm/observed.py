@@ -88,7 +88,7 @@ class World:
     def check_index(self) -> None:
         """The index must agree with vLLM's own search for every request that waits."""
         view, ask = self.host.view, self.scheduler.kv_cache_manager.coordinator.find_longest_cache_hit
-        view.refresh()
+        view.catch_up()
         view.index.validate()
         for id, request in view._followed.items():
             waiting = self.host.translator.engine_request(request)

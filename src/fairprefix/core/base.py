@@ -6,9 +6,10 @@ A policy of your own need not build on this: `fairprefix.core.policy.Policy` is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.cost import Receipt
 from fairprefix.core.errors import ConfigError, HostError, at_least, reject
@@ -22,10 +23,13 @@ ADMISSIBLE = (QUEUED, DEFERRED, HELD)
 ADMITTED = (RUNNING, HELD)
 ANYWHERE = tuple(Stage)
 
+_INTEGERS = {int}
+
 CORRECTIONS = 8
 """Candidates that are looked at for one offer."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BasePolicy(ABC):
     """Keeps the requests; what to offer next and what to charge is up to the subclass.
 
@@ -212,9 +216,10 @@ class BasePolicy(ABC):
 
     def produced(self, tokens: Mapping[Client, int]) -> None:
         """Charge output tokens. O(clients named here), and O(log n) for each that waits as well."""
-        for client, count in tokens.items():
-            if type(count) is not int or count < 0:
-                raise _unnatural(f"produced[{client!r}]", count)
+        counts = tokens.values()
+        if counts and (set(map(type, counts)) != _INTEGERS or min(counts) < 0):
+            client = next(client for client, count in tokens.items() if type(count) is not int or count < 0)
+            raise _unnatural(f"produced[{client!r}]", tokens[client])
         self._spend_output(tokens)
 
     def preempt(self, id: str, *, output: int, keep_hold: bool) -> None:
@@ -312,22 +317,22 @@ class BasePolicy(ABC):
         Where many candidates in a row have lost what they had cached, the search for a better one ends after a
         while: the last one, whose match is known by then, is offered.
         """
-        self._hear_of_changes()
+        prefixes = self._prefixes
+        changes = prefixes.changes()
+        if changes:
+            self._follow(changes)
         for _ in range(CORRECTIONS):
             entry = self._candidate()
             if entry is None:
                 return None
-            match = self._prefixes.confirm(entry.request.id)
+            match = prefixes.confirm(entry.request.id)
             if match == entry.match:
                 return entry
             self._rematch(entry, match)
         return entry
 
-    def _hear_of_changes(self) -> bool:
-        """Follow changes in the cache; return whether there were any."""
-        changes = self._prefixes.changes()
-        if not changes:
-            return False
+    def _follow(self, changes: Iterable[tuple[str, int]]) -> None:
+        """Follow changes in the cache: (id, cached tokens)."""
         reordered: dict[str, Entry] = {}
         for id, match in changes:
             entry = self._entries[id]
@@ -336,7 +341,6 @@ class BasePolicy(ABC):
             reordered[entry.owner] = entry
         for entry in reordered.values():
             self._reordered(entry)
-        return True
 
     def _rematch(self, entry: Entry, match: int) -> None:
         entry.match = match

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from fairprefix.core.accounts import OVERFLOW, AccountTable
 from fairprefix.core.base import CORRECTIONS, BasePolicy
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.deficit import rounds_until_above
 from fairprefix.core.errors import at_least
@@ -23,6 +24,7 @@ from fairprefix.core.refill import RefillSchedule, Standing
 from fairprefix.core.request import Client, Request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DLPM(BasePolicy):
     """Deficit longest prefix match, under the published gate or the credit gate.
 
@@ -73,8 +75,10 @@ class DLPM(BasePolicy):
         at_least("limit", limit, 0)
         left = at_least("budget", budget, 0) if budget is not None else None
         for _ in range(limit):
-            if not self._hear_of_changes():
+            changes = self._prefixes.changes()
+            if not changes:
                 break
+            self._follow(changes)
         ahead = Foresight(self._schedule, self._cost.output, self._slack)
         planned: list[Entry] = []
         free = self.config.recompute == "free"
@@ -134,10 +138,11 @@ class DLPM(BasePolicy):
 
     def _stays(self, account: Standing) -> bool:
         """Return whether a settled account stands where it belongs, as far as that is told quickly: mostly."""
-        bucket, slack = account.bucket, self._slack
+        bucket, slack, credit = account.bucket, self._slack, account.balance
         if bucket is None or account.stuck:
             return False
-        credit = account.balance if slack is None else account.committed(self._cost.output)
+        if slack is not None and account.outstanding > 0:
+            credit -= self._cost.output * account.outstanding
         if bucket is self._schedule.now:
             return credit > 0
         # After the refills until its round there is credit, and one refill earlier it is still due.
@@ -180,7 +185,7 @@ class DLPM(BasePolicy):
         best = bucket.best()
         if best is None and self.config.overdraft:
             best = self._schedule.overdraft(view_round)
-        return best[3].lane.candidate() if best else None
+        return best[3].offered if best else None
 
     def _offer_ahead(self, ahead: Foresight) -> Entry | None:
         """Return whom `_offer` would return after the admissions that are foreseen."""
@@ -254,6 +259,8 @@ class DLPM(BasePolicy):
             assert account.quantum == account.weight * self.config.quantum, account.key
             live = sum(entry.owner == account.key for entry in self._entries.values())
             assert account.live == live, f"{account.key!r}: {account.live} live requests, not {live}"
+            offered = account.lane.candidate() if account.bucket and not account.stuck else None
+            assert account.offered is offered, f"{account.key!r}: offers {account.offered}, not {offered}"
             if account.bucket is not None and account.bucket is not self._schedule.now:
                 opens = account.bucket.due - self._schedule.round
                 assert opens == account.rounds_due(self._cost.output, self._slack) > 0, f"{account.key!r}: {opens}"

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fairprefix.core.base import BasePolicy
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.lane import Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 from fairprefix.core.request import Client
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SingleQueuePolicy(BasePolicy):
     """One queue for everybody: no accounts, no weights, no bound between clients."""
 
@@ -71,6 +73,7 @@ class SingleQueuePolicy(BasePolicy):
         return (self._queue.turn,)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FCFS(SingleQueuePolicy):
     """First come, first served: the oldest request is next, and holds up the others until it fits."""
 

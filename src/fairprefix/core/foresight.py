@@ -53,9 +53,9 @@ class Foresight:
             offer = self._bucket.best() if self._members else None
             own = self._planned[0] if self._planned and self._planned[0][0] <= self._round else None
             if offer is not None and (own is None or (offer[0], offer[1]) < (own[1], own[2])):
-                entry = offer[3].lane.candidate()
-                assert entry is not None, offer[3].key
-                return offer[3], entry
+                account = offer[3]
+                assert account.offered is not None, account.key
+                return account, account.offered
             if own is not None:
                 return (own[3], own[4]) if own[4] is not None else None
             if self._members or not self._move_on():

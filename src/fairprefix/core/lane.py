@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.heap import LazyHeap
 from fairprefix.core.request import Request
 
@@ -64,6 +65,7 @@ class Entry:
 _NEVER = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Lane:
     """A queue that offers the longest cached prefix first, and every `patience`-th time its oldest request.
 

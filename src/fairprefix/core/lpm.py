@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.fcfs import SingleQueuePolicy
 from fairprefix.core.prefixes import Prefixes
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LPM(SingleQueuePolicy):
     """The longest cached prefix is next, ties by age; a request that does not fit is passed over.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.errors import HostError, at_least
 from fairprefix.core.radix import Follower, Lacking, RunTree
 from fairprefix.core.request import BlockHash, Request
@@ -86,6 +87,7 @@ class NoPrefixes:
         return 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PrefixIndex:
     """Keeps the cached prefix of every waiting request from the runs that the host reports.
 
@@ -151,8 +153,8 @@ class PrefixIndex:
         """Start to follow a waiting request; return its cached tokens."""
         tree = self._tree(request.namespace)
         follower = self._followers[request.id] = Follower(request, tree)
-        tree.place(follower)
-        return self._tokens(follower)
+        self._place(follower)
+        return follower.tokens
 
     def forget(self, id: str) -> None:
         """Stop following a request."""
@@ -175,7 +177,7 @@ class PrefixIndex:
             if self._followers.get(id) is follower and not follower.tree.is_placed(follower):
                 self._replace(follower)
                 if follower.matched != before:
-                    changed.append((id, self._tokens(follower)))
+                    changed.append((id, follower.tokens))
         return changed
 
     def confirm(self, id: str) -> int:
@@ -183,7 +185,7 @@ class PrefixIndex:
         follower = self._followers[id]
         if not follower.tree.is_placed(follower):
             self._replace(follower)
-        return self._tokens(follower)
+        return follower.tokens
 
     def validate(self) -> None:
         """Check the index against a fresh match of every followed request whose place has not changed."""
@@ -230,14 +232,14 @@ class PrefixIndex:
         return bool(self._catching_up)
 
     def _replace(self, follower: Follower) -> None:
-        tree = follower.tree
-        tree.displace(follower)
-        tree.place(follower)
+        follower.tree.displace(follower)
+        self._place(follower)
 
-    def _tokens(self, follower: Follower) -> int:
+    def _place(self, follower: Follower) -> None:
+        follower.tree.place(follower)
         # At least one token is computed for every request, or there would be no first output token.
         tokens, most = follower.matched * self.block_size, follower.request.input_tokens - 1
-        return min(most, tokens)
+        follower.tokens = min(most, tokens)
 
 
 def _members(group: Lacking) -> list[Follower]:

@@ -22,11 +22,12 @@ from fairprefix.core.request import BlockHash, Request
 class Follower:
     """A waiting request, and where the cached part of its prompt ends."""
 
-    __slots__ = ("blocks", "request", "stop", "tree")
+    __slots__ = ("blocks", "request", "stop", "tokens", "tree")
 
     request: Request
     blocks: Sequence[BlockHash]
     tree: RunTree
+    tokens: int
 
     def __init__(self, request: Request, tree: RunTree) -> None:
         self.request = request
@@ -34,6 +35,8 @@ class Follower:
         self.tree = tree
         self.stop: Stop | None = None
         """Where it stands; None before it is placed."""
+        self.tokens = 0
+        """Cached tokens of its prompt, as of when it was placed."""
 
     @property
     def matched(self) -> int:

@@ -24,10 +24,11 @@ Offer = tuple[int, int, int, "Standing"]
 class Standing(DeficitAccount):
     """A deficit account and its place among the queued ones."""
 
-    __slots__ = ("bucket", "offer", "reach", "stamp", "stuck")
+    __slots__ = ("bucket", "offered", "rank", "reach", "stamp", "stuck")
 
     stuck: bool
     reach: int
+    rank: int
     stamp: int
 
     def __init__(self, key: str, weight: int, lane: Lane, balance: int, *, quantum: int, settled_at: int) -> None:
@@ -38,15 +39,17 @@ class Standing(DeficitAccount):
         """Not due in its bucket's round, though its gate will stay shut (credit gate, q above the slack)."""
         self.reach = 0
         """First round in which it may be admitted on overdraft."""
-        self.offer: tuple[int, int] | None = None
-        """(-cached tokens, arrival) of what it offers."""
+        self.offered: Entry | None = None
+        """What its lane would offer, and does while it stands in a bucket."""
+        self.rank = 0
+        """-cached tokens of that, as of when it was offered."""
         self.stamp = 0
         """Number of its offers so far, void ones included."""
 
     def withdraw(self) -> None:
         """Void its offer."""
-        if self.offer is not None:
-            self.offer = None
+        if self.offered is not None:
+            self.offered = None
             self.stamp += 1
 
 
@@ -137,11 +140,11 @@ class RefillSchedule:
         if entry is None or account.stuck or account.bucket is None:
             account.withdraw()
             return
-        rank, seq, offer = -entry.match, entry.seq, account.offer
-        if offer is None or offer[0] != rank or offer[1] != seq:
-            account.offer = (rank, seq)
+        rank = -entry.match
+        if account.offered is not entry or account.rank != rank:
+            account.offered, account.rank = entry, rank
             account.stamp += 1
-            account.bucket.push(account, rank, seq)
+            account.bucket.push(account, rank, entry.seq)
 
     def view(self) -> tuple[int, Bucket]:
         """Return round and bucket to offer from: the present ones while somebody in there is not due."""

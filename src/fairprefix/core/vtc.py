@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from fairprefix.core.accounts import OVERFLOW, Account, AccountTable
 from fairprefix.core.base import BasePolicy
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.errors import at_least
 from fairprefix.core.heap import LazyHeap
@@ -42,6 +43,7 @@ def _in_force(offer: _Offer) -> bool:
     return account.stamp == offer[2] and account.offer is not None
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VTC(BasePolicy):
     """Virtual token counter with both branches of the lift, and integer weights.
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 from attrs import define, frozen
 
 from fairprefix.core.bounds import Engine
+from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.guarantee import guarantee
 from fairprefix.core.ledger import jain_index
@@ -55,6 +56,7 @@ class _Client:
     waiting: int = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Figures:
     """Counts what happens at a host.
 

@@ -318,7 +318,7 @@ class World:
         """Cut the cycles between the policy's parts: millions of worlds are no work for the garbage collector."""
         if isinstance(self.policy, DLPM):
             for standing in self.policy._table:
-                standing.offer = standing.bucket = None
+                standing.offered = standing.bucket = None
         elif isinstance(self.policy, VTC):
             for counter in self.policy._table:
                 counter.offer = None

@@ -5,7 +5,8 @@ are cached, and the removal from the pool's map of hashes. `IndexedPrefixes` is 
 follows the index, and looks at the cache itself before a request is offered. Both change nothing in the cache, its
 order of eviction or its statistics.
 
-The index is told when it is about to be looked at, not step by step: see `BlockFeed`.
+The index is told at the first look of a pass, if there is one: see `BlockFeed`. So the order within a step is
+that of the matches at its beginning, as in SGLang and in the paper; whoever is offered is looked up all the same.
 """
 
 from __future__ import annotations
@@ -24,28 +25,30 @@ _GROUP_BYTES = 4
 """vLLM's keys are the block's hash and, in this many bytes, the number of its cache group."""
 _ONLY_GROUP = bytes(_GROUP_BYTES)
 """What follows a block's hash in the key under which a pool with one cache group knows it."""
-_MOST_PENDING = 2048
-"""Evictions that wait to be handed to the index, at most: what a look may have to catch up with stays small."""
-
-_Place = tuple[Sequence[Theirs], int]
-"""A block: (chain of hashes in bytes, its place in there)."""
+_MOST_PENDING = 512
+"""Runs of evictions that wait to be handed to the index, at most: what a look has to catch up with stays small."""
 
 
 @define(eq=False)
 class _Run:
-    """Blocks of a chain that have been cached one after the other."""
+    """Blocks of a chain that have been cached, or evicted, one after the other."""
 
     chain: Sequence[BlockHash]
     start: int
     end: int
 
 
+_NOWHERE = _Run((), 0, 0)
+
+
 class BlockFeed:
     """Tells an index what a block pool has cached and evicted, once somebody is about to look at the index.
 
     Until then it is written down: most steps of a busy engine admit nobody, and what a request has cached over
-    many of them is one run. What is cached again, or has a copy left, is not told as evicted. That is looked up
-    when it happens: the pool has just held the block's key in its hands, and finds it in no time.
+    many of them is one run; so is what has been evicted of it, from its end. Evictions are told first, so that
+    what has been cached again stays; what was cached since the last time and is evicted already is told at once.
+    A block that has a copy left is not told as evicted. That is looked up when it happens: the pool has just held
+    the block's key in its hands, and finds it in no time.
 
     Args:
         pool: the block pool, with one cache group.
@@ -63,8 +66,10 @@ class BlockFeed:
         """For each block its place in there; beside the chains, not with them: no object per block."""
         self._cached: dict[int, _Run] = {}
         """Runs that the index has not been told of, by the identity of their chains."""
-        self._removed: dict[bytes, _Place] = {}
-        """What was evicted since the last flush and is not cached now, by the pool's key."""
+        self._removed: list[_Run] = []
+        """What was evicted since the last flush."""
+        self._removing = _NOWHERE
+        """The last of these runs, which may go on."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
         self._listen_to_removals()
@@ -74,34 +79,28 @@ class BlockFeed:
         self._index = index
         self._chains = [None] * len(self._chains)
         self._cached.clear()
-        self._removed.clear()
+        self._forget_removals()
         self._listen_to_removals()
 
-    def flush(self) -> None:
-        """Hand over what was cached and evicted since the last time."""
-        if self._cached or self._removed:
-            self._shield.run(self._hand_over)
+    def flush(self) -> bool:
+        """Hand over what was cached and evicted since the last time; return whether there was anything."""
+        if not (self._cached or self._removed):
+            return False
+        self._shield.run(self._hand_over)
+        return True
 
     def _hand_over(self) -> None:
+        index = self._index
+        for run in self._removed:
+            index.evicted(run.chain, start=run.start, end=run.end)
+        self._forget_removals()
         for run in self._cached.values():
-            self._index.cached(run.chain, start=run.start, end=run.end)
+            index.cached(run.chain, start=run.start, end=run.end)
         self._cached.clear()
-        self._hand_over_removals()
-        self._removed.clear()
 
-    def _hand_over_removals(self) -> None:
-        """Neighbours that were evicted go together; chains are evicted from their tails."""
-        known: Sequence[Theirs] = ()
-        start = end = 0
-        for chain, place in self._removed.values():
-            if place == start - 1 and chain is known:
-                start = place
-                continue
-            if end:
-                self._index.evicted(known, start=start, end=end)
-            known, start, end = chain, place, place + 1
-        if end:
-            self._index.evicted(known, start=start, end=end)
+    def _forget_removals(self) -> None:
+        self._removed.clear()
+        self._removing = _NOWHERE
 
     def _caching(
         self,
@@ -120,37 +119,63 @@ class BlockFeed:
         chain = request.block_hashes
         if getattr(request, "resumable", False):
             chain = tuple(chain[:end])  # a session's next turn takes back what was not computed
-        chains, depths, removed = self._chains, self._depths, self._removed
+        chains, depths = self._chains, self._depths
         for place, block in enumerate(blocks[first:end], first):
             id_of_block = block.block_id
             chains[id_of_block] = chain
             depths[id_of_block] = place
-            if removed:
-                removed.pop(block.block_hash, None)
         run = self._cached.get(id(chain))
         if run is not None and run.end == first:
             run.end = end
             return
-        if run is not None or len(self._removed) > _MOST_PENDING:
+        if run is not None:
             self._hand_over()
         self._cached[id(chain)] = _Run(chain, first, end)
+        if self._removing.chain is chain:
+            self._removing = _NOWHERE  # what goes on below may have been cached anew
 
     def _listen_to_removals(self) -> None:
         # The pool makes a new map when it forgets everything.
         known = self._pool.cached_block_hash_to_block
-        pop, find = known.pop, known.get_one_block
-        chains, depths, removed = self._chains, self._depths, self._removed
+        pop, has_copy = known.pop, _membership(known)
+        chains, depths = self._chains, self._depths
 
-        # Called for every block that is evicted: whatever can be done later is done later.
+        # Called for every block that is evicted.
         def listening_pop(key: bytes, block_id: int) -> object:
             block: object = pop(key, block_id)
             if block is not None and (chain := chains[block_id]) is not None:
                 chains[block_id] = None
-                if find(key) is None:
-                    removed[key] = (chain, depths[block_id])
+                place, run = depths[block_id], self._removing
+                if has_copy(key):
+                    self._tell_first(chain, place)
+                elif chain is run.chain and place == run.start - 1:
+                    run.start = place
+                else:
+                    self._tell_first(chain, place)
+                    self._begin_removal(chain, place)
             return block
 
         known.pop = listening_pop
+
+    def _tell_first(self, chain: Sequence[BlockHash], place: int) -> None:
+        """Tell the index of a block that is evicted, should it not know that it was cached."""
+        pending = self._cached.get(id(chain))
+        if pending is not None and place >= pending.start:
+            self.flush()
+
+    def _begin_removal(self, chain: Sequence[BlockHash], place: int) -> None:
+        if len(self._removed) >= _MOST_PENDING:
+            self.flush()
+        self._removing = _Run(chain, place, place + 1)
+        self._removed.append(self._removing)
+
+
+def _membership(known: Theirs) -> Callable[[bytes], bool]:
+    """Return what tells whether a key stands in the pool's map of hashes."""
+    blocks = getattr(known, "_cache", None)
+    if isinstance(blocks, dict):
+        return blocks.__contains__  # a third of the time of the map's own method
+    return lambda key: known.get_one_block(key) is not None
 
 
 class IndexedPrefixes:
@@ -172,11 +197,18 @@ class IndexedPrefixes:
         self._dropped = dropped * block_size
         self._followed: dict[str, Request] = {}
         self._all_changed = False
+        self._behind = True
+        """Whether the index has not been told of anything since the pass began."""
         self._feed = BlockFeed(pool, self.index, shield)
 
     def refresh(self) -> None:
-        """Tell the index what has been cached and evicted; whoever looks through this view need not."""
-        self._feed.flush()
+        """A pass begins: the next look is at the cache as it is then."""
+        self._behind = True
+
+    def catch_up(self) -> bool:
+        """Tell the index what has been cached and evicted; return whether there was anything."""
+        self._behind = False
+        return self._feed.flush()
 
     def watch(self, request: Request) -> int:
         """Start to follow a waiting request; return its cached tokens as of the last look."""
@@ -189,8 +221,14 @@ class IndexedPrefixes:
         self.index.forget(id)
 
     def changes(self) -> Iterable[tuple[str, int]]:
-        """Return (id, cached tokens) of the requests whose cached prefix has changed since the last call."""
-        self.refresh()
+        """Return (id, cached tokens) of the requests whose cached prefix has changed, at the first look of a pass.
+
+        Some of them, if they are many: the order catches up with an event that concerns thousands over the next
+        passes.
+        """
+        if not self._behind:
+            return ()
+        self.catch_up()
         if self._all_changed:
             self._all_changed = False
             return [(id, self._usable(self.index.confirm(id))) for id in self._followed]
@@ -199,17 +237,22 @@ class IndexedPrefixes:
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a request that is about to be offered, from a look at the cache."""
-        self.refresh()
         tokens = self.index.confirm(id)
-        known = tokens // self._block_size
         blocks: Sequence[Theirs] = self._followed[id].blocks
-        is_cached = self._pool.cached_block_hash_to_block.get_one_block
-        if (known and is_cached(blocks[known - 1] + _ONLY_GROUP) is None) or (
-            known < len(blocks) and is_cached(blocks[known] + _ONLY_GROUP) is not None
-        ):
-            self._correct(blocks, known)
-            tokens = self.index.confirm(id)
+        if not self._is_exact(blocks, tokens // self._block_size):
+            if self.catch_up():
+                tokens = self.index.confirm(id)
+            if not self._is_exact(blocks, tokens // self._block_size):
+                self._correct(blocks, tokens // self._block_size)
+                tokens = self.index.confirm(id)
         return self._usable(tokens) if self._dropped else tokens
+
+    def _is_exact(self, blocks: Sequence[Theirs], known: int) -> bool:
+        """Return whether the match of a chain in the cache itself ends after `known` blocks."""
+        is_cached = self._pool.cached_block_hash_to_block.get_one_block
+        return (not known or is_cached(blocks[known - 1] + _ONLY_GROUP) is not None) and (
+            known == len(blocks) or is_cached(blocks[known] + _ONLY_GROUP) is None
+        )
 
     def reset(self) -> None:
         """The cache has forgotten everything. O(waiting requests)."""
@@ -217,7 +260,7 @@ class IndexedPrefixes:
         self._feed.restart(self.index)
         for request in self._followed.values():
             self.index.watch(request)
-        self._all_changed = True
+        self._all_changed = self._behind = True
 
     def _usable(self, tokens: int) -> int:
         return max(tokens - self._dropped, 0)

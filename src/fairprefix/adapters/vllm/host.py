@@ -21,7 +21,7 @@ from fairprefix.adapters.vllm.translator import Standing, Translator
 from fairprefix.core.catalog import make_policy as make_builtin_policy
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.policy import Policy
-from fairprefix.core.prefixes import AskedPrefixes, Prefixes
+from fairprefix.core.prefixes import NoPrefixes, Prefixes
 from fairprefix.core.request import Request
 from fairprefix.hosting import HostedPolicy, Sample
 
@@ -121,7 +121,7 @@ class Host:
         finished = self._scheduler.finished_req_ids
         if finished:
             self.translator.gone(finished)
-        if isinstance(self.view, AskedPrefixes):
+        if not isinstance(self.view, NoPrefixes):
             self.view.refresh()
         self.queue.begin_pass()
 
