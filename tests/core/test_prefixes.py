@@ -122,12 +122,33 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def hear(self) -> None:
         """What is reported brings everything that was reported before up to date; then there is no more."""
-        while self.index._stale or self.index._catching_up:
+        while self.index._gained.ids() or self.index._lost.ids():
             changes = self.index.changes()
             assert len(changes) <= 2
             self.reported |= dict(changes)
         assert self.reported == {id: self.tokens(request) for id, request in self.followed.items()}
         assert self.index.changes() == []
+
+    @rule(most=st.integers(0, 3))
+    def hear_of_gains(self, most: int) -> None:
+        """A look at those alone who have gained brings no more than was asked for."""
+        gains = self.index.gains(most)
+        assert len(gains) <= most
+        self.reported |= dict(gains)
+
+    @rule(path=st.sampled_from(PATHS), place=st.integers(0, 3), namespace=st.sampled_from(NAMESPACES))
+    def ask_who_lacks(self, path: tuple[int, ...], place: int, namespace: str) -> None:
+        """Once everybody is up to date, those lack a block who have everything before it."""
+        self.hear()
+        block = path[place % len(path)]
+        lacking = [
+            request
+            for request in self.followed.values()
+            if request.namespace == namespace
+            and (matched := self.index.matched_blocks(request.blocks, namespace)) < len(request.blocks)
+            and request.blocks[matched] == block
+        ]
+        assert self.index.lacking(block, namespace) == len(lacking)
 
     @precondition(lambda self: self.followed)
     @rule(which=pick)
@@ -310,6 +331,21 @@ def test_a_grown_match_is_found_within_the_budget() -> None:
         view.refresh()
         heads.append(offered(policy))
     assert heads == ["a1", "a1", "a3"]
+
+
+def test_who_has_gained_comes_before_who_has_lost() -> None:
+    """Whoever has lost stands too far ahead, where it is found out; whoever has gained is found by nobody else."""
+    index = PrefixIndex(1, per_look=2)
+    index.cached((1, 2, 3))
+    for id, blocks in {"l1": (1, 2, 3, 4), "l2": (1, 2, 3, 5), "g1": (6, 7), "g2": (6, 8)}.items():
+        index.watch(Request(id, "a", 9, 1, blocks))
+    index.evicted((1, 2, 3), start=1)
+    index.cached((6,))
+    assert index.gains(1) == [("g1", 1)]
+    assert index.changes() == [("g2", 1), ("l1", 1)]
+    assert index.gains(4) == []
+    assert index.changes() == [("l2", 1)]
+    assert index.changes() == []
 
 
 def test_the_search_for_a_better_candidate_ends() -> None:

@@ -11,14 +11,13 @@ Two views, chosen by what the host can tell:
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
 from fairprefix.core.compiling import mypyc_attr
 from fairprefix.core.errors import HostError, at_least
-from fairprefix.core.radix import Follower, Lacking, RunTree
+from fairprefix.core.radix import Aside, Follower, RunTree, members_of
 from fairprefix.core.request import BlockHash, Request
 
 
@@ -94,7 +93,8 @@ class PrefixIndex:
     An event sets aside the requests that it may concern, as a whole, however many they are; each look at `changes`
     finds new places for `per_look` of them. Usually that is all of them. Where an event concerns more (a prefix
     that 100 000 waiting requests share is evicted), their order catches up over the next looks, while whoever is
-    about to be offered is always known exactly (`confirm`).
+    about to be offered is always known exactly (`confirm`). Those who have gained come first: who has lost stands
+    too far ahead, where the policy finds it by itself.
 
     Complexity, with r runs on the path of a prompt (a handful): `watch` O(r + log blocks); `cached` and `evicted`
     O(r + log blocks), and O(places in the run at which matches end) for `evicted`, whatever the length of the run
@@ -113,10 +113,8 @@ class PrefixIndex:
         self._per_look = at_least("per_look", per_look, 1)
         self._trees: dict[str, RunTree] = {}
         self._followers: dict[str, Follower] = {}
-        self._stale: deque[Lacking] = deque()
-        """Followers whose place may have changed, those that an event has set aside together."""
-        self._catching_up: list[Follower] = []
-        """The members of such a group, last one first: whoever has waited longest is looked at first."""
+        self._gained = Aside()
+        self._lost = Aside()
 
     def cached(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
@@ -166,13 +164,24 @@ class PrefixIndex:
 
     def changes(self) -> list[tuple[str, int]]:
         """Return (id, cached tokens) of requests whose cached prefix has changed, at most `per_look` of them."""
-        if not self._catching_up and not self._stale:
-            return []
+        return self._look(self._gained, self._lost, most=self._per_look)
+
+    def gains(self, most: int) -> list[tuple[str, int]]:
+        """Return the same of at most `most` requests that have gained: for a look between two full ones."""
+        return self._look(self._gained, _NOBODY, most=most)
+
+    def lacking(self, block: BlockHash, namespace: str = "") -> int:
+        """Return how many followed requests would gain if a block were cached: the first that they lack. O(1)."""
+        tree = self._trees.get(namespace)
+        group = None if tree is None else tree.missing.get(block)
+        return 0 if group is None else 1 if isinstance(group, Follower) else len(group)
+
+    def _look(self, first: Aside, then: Aside, *, most: int) -> list[tuple[str, int]]:
         changed: list[tuple[str, int]] = []
-        for _ in range(self._per_look):
-            if not self._catching_up and not self._next_group():
+        for _ in range(most):
+            follower = first.take() or then.take()
+            if follower is None:
                 break
-            follower = self._catching_up.pop()
             id, before = follower.request.id, follower.matched
             if self._followers.get(id) is follower and not follower.tree.is_placed(follower):
                 self._replace(follower)
@@ -190,8 +199,7 @@ class PrefixIndex:
     def validate(self) -> None:
         """Check the index against a fresh match of every followed request whose place has not changed."""
         reachable = {namespace: tree.reachable() for namespace, tree in self._trees.items()}
-        aside = {follower.request.id for group in self._stale for follower in _members(group)}
-        aside |= {follower.request.id for follower in self._catching_up}
+        aside = self._gained.ids() | self._lost.ids()
         for id, follower in self._followers.items():
             if not follower.tree.is_placed(follower):
                 assert id in aside, id
@@ -212,24 +220,17 @@ class PrefixIndex:
                 assert stop.members, stop.depth
                 assert all(self._followers.get(id) is one and one.stop is stop for id, one in stop.members.items())
             for group in tree.missing.values():
-                assert all(self._followers.get(one.request.id) is one for one in _members(group))
+                assert all(self._followers.get(one.request.id) is one for one in members_of(group))
 
     def _tree(self, namespace: str) -> RunTree:
         tree = self._trees.get(namespace)
         if tree is None:
-            tree = self._trees[namespace] = RunTree(self._stale)
+            tree = self._trees[namespace] = RunTree(self._gained, self._lost)
         return tree
 
     def _drop_if_empty(self, namespace: str) -> None:
         if self._trees[namespace].empty():
             del self._trees[namespace]
-
-    def _next_group(self) -> bool:
-        """Turn to the next group that was set aside; return whether there is anybody in it."""
-        while self._stale and not self._catching_up:
-            self._catching_up = _members(self._stale.popleft())
-            self._catching_up.reverse()
-        return bool(self._catching_up)
 
     def _replace(self, follower: Follower) -> None:
         follower.tree.displace(follower)
@@ -242,8 +243,7 @@ class PrefixIndex:
         follower.tokens = min(most, tokens)
 
 
-def _members(group: Lacking) -> list[Follower]:
-    return [group] if isinstance(group, Follower) else list(group.values())
+_NOBODY = Aside()
 
 
 class AskedPrefixes:

@@ -4,8 +4,8 @@ Hashes are cumulative: a block's hash stands for everything before it as well. S
 and only if they agree AT that place, and a run of a thousand blocks is compared by looking at its last one.
 
 Waiting prompts whose cached beginnings end at the same place share a `Stop`, and those that lack the same block to
-go on share a group. An event sets whole stops and groups aside, whoever is in them; the owner of the tree finds
-their members a new place later (`fairprefix.core.prefixes`).
+go on share a group. An event sets whole stops and groups aside (`Aside`), whoever is in them; the owner of the
+tree finds their members a new place later (`fairprefix.core.prefixes`).
 
 Complexity: walking down costs O(1) a run that is passed and O(log) in the run where a chain leaves the tree;
 adding a run costs O(1) besides, cutting one off O(stops in it), whoever waits there.
@@ -49,6 +49,43 @@ Group = dict[str, Follower]
 
 Lacking = Follower | Group
 """Who lacks a block: mostly one follower, for which a dictionary would be too large."""
+
+
+class Aside:
+    """Followers that events have set aside, whole groups at once; whoever has waited longest is taken first."""
+
+    __slots__ = ("_groups", "_turn")
+
+    def __init__(self) -> None:
+        self._groups: deque[Lacking] = deque()
+        self._turn: list[Follower] = []
+        """What is left of the group whose turn it is, last one first."""
+
+    def add(self, group: Lacking) -> None:
+        """Set a group aside; it must not be changed but by taking members out. O(1)."""
+        self._groups.append(group)
+
+    def take(self) -> Follower | None:
+        """Take one out, or None; it may have found its place, or gone, since. O(1), but for a group's first."""
+        while not self._turn:
+            if not self._groups:
+                return None
+            group = self._groups.popleft()
+            if isinstance(group, Follower):
+                return group
+            self._turn = list(group.values())
+            self._turn.reverse()
+        return self._turn.pop()
+
+    def ids(self) -> set[str]:
+        """Return the requests of all who are set aside. O(all): for checks."""
+        grouped = {follower.request.id for group in self._groups for follower in members_of(group)}
+        return grouped | {follower.request.id for follower in self._turn}
+
+
+def members_of(group: Lacking) -> list[Follower]:
+    """Return the followers in a group."""
+    return [group] if isinstance(group, Follower) else list(group.values())
 
 
 class Stop:
@@ -101,16 +138,18 @@ class RunTree:
     is kept by its hash alone, and becomes part of the tree when a chain that contains it is matched again.
 
     Args:
-        stale: where followers are put whose place may have changed.
+        gained: where followers are put of whose prompts more may be cached now.
+        lost: the same, less.
     """
 
     followers: int
 
-    def __init__(self, stale: deque[Lacking]) -> None:
+    def __init__(self, gained: Aside, lost: Aside) -> None:
         self.missing: dict[BlockHash, Lacking] = {}
         """Followers by their first block that is not cached: whom a new run concerns."""
         self.followers = 0
-        self._stale = stale
+        self._gained = gained
+        self._lost = lost
         self._root = Run((), 0, 0, None)
         self._ends: dict[BlockHash, Run] = {}
         """Every run by its last block."""
@@ -152,7 +191,7 @@ class RunTree:
         self._attach(run, depth, blocks, end)
         group = self.missing.pop(blocks[depth], None)
         if group:
-            self._stale.append(group)
+            self._gained.add(group)
 
     def cut(self, blocks: Sequence[BlockHash], start: int, end: int) -> None:
         """Note that `blocks[start:end]` are no longer cached."""
@@ -293,7 +332,7 @@ class RunTree:
         for depth in [depth for depth in run.stops if depth > above]:
             stop = run.stops.pop(depth)
             stop.run = None
-            self._stale.append(stop.members)
+            self._lost.add(stop.members)
 
     def _loosen_children(self, run: Run) -> None:
         """Let everything that continues a run hang in the air, and set everybody aside who stands in there."""

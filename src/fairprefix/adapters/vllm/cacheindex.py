@@ -5,8 +5,8 @@ are cached, and the removal from the pool's map of hashes. `IndexedPrefixes` is 
 follows the index, and looks at the cache itself before a request is offered. Both change nothing in the cache, its
 order of eviction or its statistics.
 
-The index is told at the first look of a pass, if there is one: see `BlockFeed`. So the order within a step is
-that of the matches at its beginning, as in SGLang and in the paper; whoever is offered is looked up all the same.
+The index is told when it is about to be looked at: see `BlockFeed`. Within a pass that is when something has been
+cached that others wait for; else the order stays that of the first look. Whoever is offered is looked up anyway.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _ONLY_GROUP = bytes(_GROUP_BYTES)
 """What follows a block's hash in the key under which a pool with one cache group knows it."""
 _MOST_PENDING = 512
 """Runs of evictions that wait to be handed to the index, at most: what a look has to catch up with stays small."""
+_PER_ADMISSION = 4
+"""Waiting requests with a longer cached prefix that are moved up between two admissions of a pass."""
 
 
 @define(eq=False)
@@ -70,6 +72,8 @@ class BlockFeed:
         """What was evicted since the last flush."""
         self._removing = _NOWHERE
         """The last of these runs, which may go on."""
+        self.awaited: bool = False
+        """Whether others wait for something that was cached since the last flush."""
         self._cache_full_blocks = pool.cache_full_blocks
         pool.cache_full_blocks = self._caching
         self._listen_to_removals()
@@ -86,6 +90,7 @@ class BlockFeed:
         """Hand over what was cached and evicted since the last time; return whether there was anything."""
         if not (self._cached or self._removed):
             return False
+        self.awaited = False
         self._shield.run(self._hand_over)
         return True
 
@@ -131,6 +136,8 @@ class BlockFeed:
         if run is not None:
             self._hand_over()
         self._cached[id(chain)] = _Run(chain, first, end)
+        if self._index.lacking(chain[first]) > 1:  # the request itself may be among them
+            self.awaited = True
         if self._removing.chain is chain:
             self._removing = _NOWHERE  # what goes on below may have been cached anew
 
@@ -197,17 +204,15 @@ class IndexedPrefixes:
         self._dropped = dropped * block_size
         self._followed: dict[str, Request] = {}
         self._all_changed = False
-        self._behind = True
-        """Whether the index has not been told of anything since the pass began."""
+        self._new_pass = True
         self._feed = BlockFeed(pool, self.index, shield)
 
     def refresh(self) -> None:
-        """A pass begins: the next look is at the cache as it is then."""
-        self._behind = True
+        """A pass begins."""
+        self._new_pass = True
 
     def catch_up(self) -> bool:
         """Tell the index what has been cached and evicted; return whether there was anything."""
-        self._behind = False
         return self._feed.flush()
 
     def watch(self, request: Request) -> int:
@@ -221,18 +226,19 @@ class IndexedPrefixes:
         self.index.forget(id)
 
     def changes(self) -> Iterable[tuple[str, int]]:
-        """Return (id, cached tokens) of the requests whose cached prefix has changed, at the first look of a pass.
+        """Return (id, cached tokens) of requests whose cached prefix has changed.
 
-        Some of them, if they are many: the order catches up with an event that concerns thousands over the next
-        passes.
+        Some of them, if they are many: at the first look of a pass as many as the index likes; when others wait
+        for what has just been cached, a few of these, so that those are admitted together who share it.
         """
-        if not self._behind:
+        if not (self._new_pass or self._feed.awaited):
             return ()
-        self.catch_up()
+        self._feed.flush()
         if self._all_changed:
             self._all_changed = False
             return [(id, self._usable(self.index.confirm(id))) for id in self._followed]
-        changes = self.index.changes()
+        changes = self.index.changes() if self._new_pass else self.index.gains(_PER_ADMISSION)
+        self._new_pass = False
         return [(id, self._usable(tokens)) for id, tokens in changes] if self._dropped else changes
 
     def confirm(self, id: str) -> int:
@@ -260,7 +266,7 @@ class IndexedPrefixes:
         self._feed.restart(self.index)
         for request in self._followed.values():
             self.index.watch(request)
-        self._all_changed = self._behind = True
+        self._all_changed = self._new_pass = True
 
     def _usable(self, tokens: int) -> int:
         return max(tokens - self._dropped, 0)
