@@ -65,7 +65,8 @@ class Load:
 class Host:
     """Just enough of an engine: a running batch, and a cache that evicts whole tails of prompts, oldest first."""
 
-    def __init__(self, policy_name: str, load: Load) -> None:
+    def __init__(self, policy_name: str, load: Load, *, single_blocks: bool = False) -> None:
+        self._single_blocks = single_blocks
         self._index = PrefixIndex(BLOCK)
         self.policy = make_policy(PolicyConfig(policy=policy_name, bounded_wait=8), self._index)
         self._cached: deque[tuple[Request, int]] = deque()
@@ -92,14 +93,22 @@ class Host:
         # What an engine's own cache tells it: the prefixes are cached, and what follows them is nobody else's.
         matched = min(len(self._prefix_of[request.client]), len(request.blocks))
         self.policy.take(request.id, extend=max(request.input_tokens - matched * BLOCK, 1), reserve=256)
-        self._index.cached(request.blocks, start=matched)
+        if self._single_blocks:
+            for place in range(matched, len(request.blocks)):
+                self._index.cached(request.blocks, start=place, end=place + 1)
+        else:
+            self._index.cached(request.blocks, start=matched)
         self._cached.append((request, matched))
         self._blocks += len(request.blocks) - matched
         self._running.append(request)
         self._tokens[request.client] = self._tokens.get(request.client, 0) + 1
         while self._blocks > CACHED_BLOCKS:
             oldest, start = self._cached.popleft()
-            self._index.evicted(oldest.blocks, start=start)
+            if self._single_blocks:
+                for place in range(len(oldest.blocks) - 1, start - 1, -1):
+                    self._index.evicted(oldest.blocks, start=place, end=place + 1)
+            else:
+                self._index.evicted(oldest.blocks, start=start)
             self._blocks -= len(oldest.blocks) - start
 
     def _finish(self) -> None:
@@ -110,10 +119,10 @@ class Host:
             del self._tokens[request.client]
 
 
-def measure(policy_name: str, waiting: int, clients: int, steps: int) -> Timing:
+def measure(policy_name: str, waiting: int, clients: int, steps: int, *, single_blocks: bool = False) -> Timing:
     """Run a steady state and return its medians."""
     load = Load(clients)
-    host = Host(policy_name, load)
+    host = Host(policy_name, load, single_blocks=single_blocks)
     for _ in range(waiting + RUNNING):
         host.policy.arrive(load.request())
     for _ in range(RUNNING):
@@ -146,12 +155,15 @@ def main() -> None:
     parser.add_argument("--waiting", default="100,1000,10000,100000")
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument(
+        "--single-blocks", action="store_true", help="report block by block: some 1,700 reports a step"
+    )
     args = parser.parse_args()
     print(f"{'policy':8}{'waiting':>9}{'step us':>9}{'least us':>10}{'p99 us':>9}{'arrival us':>12}{'ratio':>7}")
     for policy in args.policies.split(","):
         first: float | None = None
         for waiting in map(int, args.waiting.split(",")):
-            timing = measure(policy, waiting, args.clients, args.steps)
+            timing = measure(policy, waiting, args.clients, args.steps, single_blocks=args.single_blocks)
             first = first or timing.step
             print(
                 f"{policy:8}{waiting:9,}{timing.step:9.0f}{timing.step_least:10.0f}{timing.step_p99:9.0f}"

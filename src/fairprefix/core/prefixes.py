@@ -86,6 +86,10 @@ class NoPrefixes:
         return 0
 
 
+_Run = tuple[Sequence[BlockHash], int, int, str, bool]
+"""Blocks that were cached, or evicted, one after the other: (chain, start, end, namespace, whether cached)."""
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class PrefixIndex:
     """Keeps the cached prefix of every waiting request from the runs that the host reports.
@@ -98,8 +102,9 @@ class PrefixIndex:
 
     Complexity, with r runs on the path of a prompt (a handful): `watch` O(r + log blocks); `cached` and `evicted`
     O(r + log blocks), and O(places in the run at which matches end) for `evicted`, whatever the length of the run
-    and whoever waits; `changes` O(r + log blocks) for each of at most `per_look` requests. Evicting a block before
-    those that continue it is allowed, but costs O(blocks) below it.
+    and whoever waits, and O(1) for a block, or run, that goes on from the one before; `changes` O(r + log blocks)
+    for each of at most `per_look` requests. Evicting a block before those that continue it is allowed, but costs
+    O(blocks) below it.
 
     Args:
         block_size: tokens per block.
@@ -113,6 +118,8 @@ class PrefixIndex:
         self._per_look = at_least("per_look", per_look, 1)
         self._trees: dict[str, RunTree] = {}
         self._followers: dict[str, Follower] = {}
+        self._last: _Run | None = None
+        """What was reported last, and is not in the tree yet: it may go on. A run costs no more than a block."""
         self._gained = Aside()
         self._lost = Aside()
 
@@ -127,28 +134,46 @@ class PrefixIndex:
             end: where the run ends; None for the end of the chain.
             namespace: where the chain lives.
         """
-        self._tree(namespace).add(blocks, start, len(blocks) if end is None else min(end, len(blocks)))
+        length = len(blocks)
+        end = length if end is None or end > length else end
+        if start >= end:
+            return
+        last = self._last
+        if last is not None and last[0] is blocks and last[2] == start and last[4] and last[3] == namespace:
+            start = last[1]
+        else:
+            self._take_note()
+        self._last = (blocks, start, end, namespace, True)
 
     def evicted(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
     ) -> None:
         """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
-        tree = self._tree(namespace)
-        tree.cut(blocks, start, len(blocks) if end is None else min(end, len(blocks)))
-        if not tree.followers:
-            self._drop_if_empty(namespace)
+        length = len(blocks)
+        end = length if end is None or end > length else end
+        if start >= end:
+            return
+        last = self._last
+        if last is not None and last[0] is blocks and last[1] == end and not last[4] and last[3] == namespace:
+            end = last[2]
+        else:
+            self._take_note()
+        self._last = (blocks, start, end, namespace, False)
 
     def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
         """Return how many leading blocks of a chain are cached."""
+        self._take_note()
         tree = self._trees.get(namespace)
         return tree.match(blocks)[1] if tree else 0
 
     def cached_blocks(self) -> int:
         """Return the number of cached blocks, over all namespaces."""
+        self._take_note()
         return sum(len(tree) for tree in self._trees.values())
 
     def watch(self, request: Request) -> int:
         """Start to follow a waiting request; return its cached tokens."""
+        self._take_note()
         tree = self._tree(request.namespace)
         follower = self._followers[request.id] = Follower(request, tree)
         self._place(follower)
@@ -172,11 +197,13 @@ class PrefixIndex:
 
     def lacking(self, block: BlockHash, namespace: str = "") -> int:
         """Return how many followed requests would gain if a block were cached: the first that they lack. O(1)."""
+        self._take_note()
         tree = self._trees.get(namespace)
         group = None if tree is None else tree.missing.get(block)
         return 0 if group is None else 1 if isinstance(group, Follower) else len(group)
 
     def _look(self, first: Aside, then: Aside, *, most: int) -> list[tuple[str, int]]:
+        self._take_note()
         changed: list[tuple[str, int]] = []
         for _ in range(most):
             follower = first.take() or then.take()
@@ -191,6 +218,7 @@ class PrefixIndex:
 
     def confirm(self, id: str) -> int:
         """Return the cached tokens of a followed request."""
+        self._take_note()
         follower = self._followers[id]
         if not follower.tree.is_placed(follower):
             self._replace(follower)
@@ -198,6 +226,7 @@ class PrefixIndex:
 
     def validate(self) -> None:
         """Check the index against a fresh match of every followed request whose place has not changed."""
+        self._take_note()
         reachable = {namespace: tree.reachable() for namespace, tree in self._trees.items()}
         aside = self._gained.ids() | self._lost.ids()
         for id, follower in self._followers.items():
@@ -221,6 +250,20 @@ class PrefixIndex:
                 assert all(self._followers.get(id) is one and one.stop is stop for id, one in stop.members.items())
             for group in tree.missing.values():
                 assert all(self._followers.get(one.request.id) is one for one in members_of(group))
+
+    def _take_note(self) -> None:
+        """Bring the tree up to date with what was reported last."""
+        if self._last is None:
+            return
+        blocks, start, end, namespace, cached = self._last
+        self._last = None
+        tree = self._tree(namespace)
+        if cached:
+            tree.add(blocks, start, end)
+            return
+        tree.cut(blocks, start, end)
+        if not tree.followers:
+            self._drop_if_empty(namespace)
 
     def _tree(self, namespace: str) -> RunTree:
         tree = self._trees.get(namespace)
