@@ -333,6 +333,16 @@ def test_a_grown_match_is_found_within_the_budget() -> None:
     assert heads == ["a1", "a1", "a3"]
 
 
+def test_how_many_lack_a_block() -> None:
+    """Those whose match ends where it is missing: nobody, one, or a group; whatever it lives in."""
+    index = PrefixIndex(1)
+    assert index.lacking(1) == 0
+    for id, blocks in {"a": (1, 2), "b": (1, 3), "c": (4,)}.items():
+        index.watch(Request(id, "a", 9, 1, blocks))
+    assert [index.lacking(block) for block in (1, 2, 4)] == [2, 0, 1]
+    assert index.lacking(1, "elsewhere") == 0
+
+
 def test_who_has_gained_comes_before_who_has_lost() -> None:
     """Whoever has lost stands too far ahead, where it is found out; whoever has gained is found by nobody else."""
     index = PrefixIndex(1, per_look=2)

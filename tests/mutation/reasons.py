@@ -320,12 +320,15 @@ REASONS: tuple[Reason, ...] = (
         "While there is a shared account the table is full, counted either way.",
     ),
     Reason("base.BasePolicy.*", r"^\+\s*self._next_(seq|serial) (= 1|\+= 2|-= 1)", NUMBERS),
-    Reason(
-        "base.BasePolicy._hear_of_changes",
-        r"^\+\s*return True",
-        "A plan then looks once more, at nothing: time.",
-    ),
     Reason("base.BasePolicy._enter_running", r"^\+\s*entry.advanced = None", FALSY),
+    Reason(
+        "dlpm.DLPM._stays", r"^\+.*account.outstanding >= 0", "Nothing outstanding takes nothing off."
+    ),
+    Reason(
+        "refill.Standing.__init__",
+        r"^\+\s*self.rank = ",
+        "Read only where something is offered.",
+    ),
     Reason("dlpm.DLPM.validate", r"^\+.*>= 0, f", "A round to come is never the present one."),
     Reason(
         "dlpm.DLPM.validate",
