@@ -175,6 +175,7 @@ class IndexMachine(RuleBasedStateMachine):
         for namespace in NAMESPACES:
             for path in PATHS:
                 self.index.evicted(path, namespace=namespace)
+        assert self.index.cached_blocks() == 0  # a look: what was reported last is done by now
         assert not self.index._trees
         assert not self.index._followers
         assert self.index.changes() == []
