@@ -321,9 +321,7 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("base.BasePolicy.*", r"^\+\s*self._next_(seq|serial) (= 1|\+= 2|-= 1)", NUMBERS),
     Reason("base.BasePolicy._enter_running", r"^\+\s*entry.advanced = None", FALSY),
-    Reason(
-        "dlpm.DLPM._stays", r"^\+.*account.outstanding >= 0", "Nothing outstanding takes nothing off."
-    ),
+    Reason("dlpm.DLPM._stays", r"^\+.*account.outstanding >= 0", "Nothing outstanding takes nothing off."),
     Reason(
         "refill.Standing.__init__",
         r"^\+\s*self.rank = ",
