@@ -334,6 +334,19 @@ def test_a_grown_match_is_found_within_the_budget() -> None:
     assert heads == ["a1", "a1", "a3"]
 
 
+def test_block_by_block_is_the_same_as_a_run() -> None:
+    """Cached from the first on, evicted from the last on; nothing at all is no report."""
+    index, chain = PrefixIndex(1), (1, 2, 3, 4, 5)
+    for place in range(5):
+        index.cached(chain, start=place, end=place + 1)
+    assert index.matched_blocks(chain) == 5
+    for place in (4, 3, 2):
+        index.evicted(chain, start=place, end=place + 1)
+    index.evicted(chain, start=2, end=2)
+    index.cached(chain, start=2, end=2)
+    assert index.matched_blocks(chain) == index.cached_blocks() == 2
+
+
 def test_how_many_lack_a_block() -> None:
     """Those whose match ends where it is missing: nobody, one, or a group; whatever it lives in."""
     index = PrefixIndex(1)

@@ -178,8 +178,7 @@ class RunTree:
 
     def add(self, blocks: Sequence[BlockHash], start: int, end: int) -> None:
         """Note that `blocks[start:end]` are cached."""
-        if start >= end:
-            return
+        assert start < end, (start, end)
         above = self._ends.get(blocks[start - 1]) if start else None
         run, depth = self._walk(blocks, above or self._root, start if above else 0, end)
         if depth < start:
@@ -195,8 +194,7 @@ class RunTree:
 
     def cut(self, blocks: Sequence[BlockHash], start: int, end: int) -> None:
         """Note that `blocks[start:end]` are no longer cached."""
-        if start >= end:
-            return
+        assert start < end, (start, end)
         run = self._ends.get(blocks[end - 1])
         if run is None:
             run, depth = self._walk(blocks, self._root, 0, end)
