@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -73,6 +75,29 @@ def test_a_busy_machine_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TimeIsUpError), time_limit(0.1):
         spin(20)
     assert time.monotonic() - began < 10
+
+
+STOPPED = """
+import time
+from fairprefix.testing.watchdog import time_limit
+
+with time_limit(0.3):
+    print("begun", flush=True)
+    for _ in range(30):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process is stopped here")
+def test_a_process_that_was_stopped_has_not_hung() -> None:
+    """However long: somebody suspended the run, or the machine."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        child.send_signal(signal.SIGCONT)
+    assert child.returncode == 0
 
 
 def test_what_returns_in_time_is_left_alone() -> None:

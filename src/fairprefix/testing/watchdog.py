@@ -35,7 +35,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeIsUpError` in the body when it takes longer; a timer that was running before runs on.
 
     Where a signal tells the time, it is processor time, or five times as long by the clock: what sleeps is
-    interrupted, and what waits for a busy machine is not.
+    interrupted, and what waits for a busy machine, or is stopped and goes on later, is not.
     """
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and hasattr(signal, "setitimer"):
@@ -48,12 +48,16 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
-    began, last = time.thread_time(), time.monotonic() + _PATIENCE * seconds
+    began = time.thread_time()
+    turn, waited = seconds, 0.0
 
     def ring(_number: int, frame: FrameType | None) -> None:
+        nonlocal turn, waited
+        waited += turn  # not what the clock says: the process may have been stopped for as long as you like
         left = seconds - (time.thread_time() - began)
-        if collecting.is_set() or (left > 0 and time.monotonic() < last):
-            signal.setitimer(signal.ITIMER_REAL, max(left, _AGAIN_S))
+        if collecting.is_set() or (left > 0 and waited < _PATIENCE * seconds):
+            turn = max(left, _AGAIN_S)
+            signal.setitimer(signal.ITIMER_REAL, turn)
             return
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)  # until the exception has come through
         if rung and _module(frame) in _HERE:
