@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 
 import hypothesis.strategies as st
 import pytest
@@ -111,3 +112,25 @@ def test_a_valid_entry_in_both_halves_is_found() -> None:
     assert heap.top() == (1,)
     heap.push((0,))
     assert heap.top() == (0,)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("seed", range(20))
+def test_what_stands_in_front_is_in_order_with_the_rest(seed: int) -> None:
+    """Entries before, within and behind what was taken out of the heap ahead; some turn stale, or come back."""
+    draw = random.Random(seed)  # noqa: S311 (to be repeatable is the point)
+    valid: set[tuple[int]] = set()
+    heap: LazyHeap[tuple[int]] = LazyHeap(valid.__contains__)
+    for _ in range(1500):
+        item = (draw.randrange(2000) if draw.random() < 0.7 else draw.randrange(100),)
+        if item not in valid:
+            valid.add(item)
+            heap.push(item)
+        if draw.random() < 0.3:
+            assert heap.top() == min(valid)
+            valid.discard(draw.choice([min(valid), item]))
+            assert len(heap._front) <= 64
+    for expected in sorted(valid):
+        assert heap.top() == expected
+        valid.discard(expected)
+    assert heap.top() is None

@@ -129,27 +129,6 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.reported == {id: self.tokens(request) for id, request in self.followed.items()}
         assert self.index.changes() == []
 
-    @rule(most=st.integers(0, 3))
-    def hear_of_gains(self, most: int) -> None:
-        """A look at those alone who have gained brings no more than was asked for."""
-        gains = self.index.gains(most)
-        assert len(gains) <= most
-        self.reported |= dict(gains)
-
-    @rule(path=st.sampled_from(PATHS), place=st.integers(0, 3), namespace=st.sampled_from(NAMESPACES))
-    def ask_who_lacks(self, path: tuple[int, ...], place: int, namespace: str) -> None:
-        """Once everybody is up to date, those lack a block who have everything before it."""
-        self.hear()
-        block = path[place % len(path)]
-        lacking = [
-            request
-            for request in self.followed.values()
-            if request.namespace == namespace
-            and (matched := self.index.matched_blocks(request.blocks, namespace)) < len(request.blocks)
-            and request.blocks[matched] == block
-        ]
-        assert self.index.lacking(block, namespace) == len(lacking)
-
     @precondition(lambda self: self.followed)
     @rule(which=pick)
     def confirm(self, which: int) -> None:
@@ -347,16 +326,6 @@ def test_block_by_block_is_the_same_as_a_run() -> None:
     assert index.matched_blocks(chain) == index.cached_blocks() == 2
 
 
-def test_how_many_lack_a_block() -> None:
-    """Those whose match ends where it is missing: nobody, one, or a group; whatever it lives in."""
-    index = PrefixIndex(1)
-    assert index.lacking(1) == 0
-    for id, blocks in {"a": (1, 2), "b": (1, 3), "c": (4,)}.items():
-        index.watch(Request(id, "a", 9, 1, blocks))
-    assert [index.lacking(block) for block in (1, 2, 4)] == [2, 0, 1]
-    assert index.lacking(1, "elsewhere") == 0
-
-
 def test_who_has_gained_comes_before_who_has_lost() -> None:
     """Whoever has lost stands too far ahead, where it is found out; whoever has gained is found by nobody else."""
     index = PrefixIndex(1, per_look=2)
@@ -365,10 +334,9 @@ def test_who_has_gained_comes_before_who_has_lost() -> None:
         index.watch(Request(id, "a", 9, 1, blocks))
     index.evicted((1, 2, 3), start=1)
     index.cached((6,))
-    assert index.gains(1) == [("g1", 1)]
-    assert index.changes() == [("g2", 1), ("l1", 1)]
-    assert index.gains(4) == []
-    assert index.changes() == [("l2", 1)]
+    index.evicted((1,))
+    assert index.changes() == [("g1", 1), ("g2", 1)]
+    assert index.changes() == [("l1", 0), ("l2", 0)]
     assert index.changes() == []
 
 

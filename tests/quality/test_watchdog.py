@@ -91,7 +91,7 @@ with time_limit(0.3):
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process is stopped here")
 def test_a_process_that_was_stopped_has_not_hung() -> None:
     """However long: somebody suspended the run, or the machine."""
-    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE) as child:
+    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE) as child:  # noqa: S603
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)

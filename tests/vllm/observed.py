@@ -88,12 +88,12 @@ class World:
     def check_index(self) -> None:
         """The index must agree with vLLM's own search for every request that waits."""
         view, ask = self.host.view, self.scheduler.kv_cache_manager.coordinator.find_longest_cache_hit
-        view.catch_up()
-        view.index.validate()
-        for id, request in view._followed.items():
-            waiting = self.host.translator.engine_request(request)
-            cached = ask(waiting.block_hashes, waiting.num_tokens - 1)[1]
-            assert view._usable(view.index.confirm(id)) == cached, id
+        view.matches.validate()
+        for tracked in self.host.translator._tracked.values():
+            if tracked.request.id in view.matches:
+                waiting = tracked.engine_request
+                cached = ask(waiting.block_hashes, waiting.num_tokens - 1)[1]
+                assert view.confirm(tracked.request.id) == cached, tracked.request.id
 
     def step(self) -> None:
         """One step, and a look at the index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -12,6 +13,8 @@ _FIRST_SWEEP = 64
 _AT_ONCE = 256
 """Entries that are few enough to be swept together: one operation then takes some dozens of microseconds."""
 _MOVED_PER_PUSH = 4
+_IN_FRONT = 32
+_MOST_IN_FRONT = 64
 
 
 class LazyHeap(Generic[T]):
@@ -21,13 +24,18 @@ class LazyHeap(Generic[T]):
     second heap, a few with each push, so that no operation ever walks it whole; they are taken from the end of the
     first heap's list, which leaves a heap.
 
+    The next few entries of a long heap stand in front of it, in order. Taken out one by one, between other work,
+    each would have to be searched for in memory that the processor's caches have forgotten.
+
     Complexity: `push` and `top` are O(log n), `top` amortised over the entries that turn stale; n stays below
     three times the largest number of entries that were valid at once (plus a constant), however many are pushed.
     """
 
-    __slots__ = ("_items", "_moved", "_old", "_sweep_at", "_valid")
+    __slots__ = ("_front", "_items", "_moved", "_old", "_sweep_at", "_valid")
 
     def __init__(self, valid: Callable[[T], bool]) -> None:
+        self._front: list[T] = []
+        """In order; none of them is greater than any other entry."""
         self._items: list[T] = []
         self._old: list[T] = []
         """What is still to be moved."""
@@ -38,6 +46,12 @@ class LazyHeap(Generic[T]):
 
     def push(self, item: T) -> None:
         """Add an entry; smallest first."""
+        front = self._front
+        if front and item < front[-1]:
+            insort(front, item)
+            if len(front) <= _MOST_IN_FRONT:
+                return
+            item = front.pop()
         heappush(self._items, item)
         if self._old:
             self._moved.add(item)
@@ -47,15 +61,30 @@ class LazyHeap(Generic[T]):
 
     def top(self) -> T | None:
         """Return the smallest valid entry, or None; entries found stale on the way are gone for good."""
-        items, valid = self._items, self._valid
+        front, items, valid = self._front, self._items, self._valid
+        while front:
+            if valid(front[0]):
+                return front[0]
+            del front[0]
         while items and not valid(items[0]):
             heappop(items)
         if self._old:
             return self._top_of_both()
+        if len(items) > _AT_ONCE:
+            return self._take_to_front()
         return items[0] if items else None
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._old)
+        return len(self._front) + len(self._items) + len(self._old)
+
+    def _take_to_front(self) -> T:
+        """Take the first entries out of a long heap, of which the very first is valid; return that one."""
+        front, items, valid = self._front, self._items, self._valid
+        while items and len(front) < _IN_FRONT:
+            item = heappop(items)
+            if valid(item):
+                front.append(item)
+        return front[0]
 
     def _sweep(self) -> None:
         if len(self._items) > _AT_ONCE:

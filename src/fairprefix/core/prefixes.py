@@ -189,24 +189,10 @@ class PrefixIndex:
 
     def changes(self) -> list[tuple[str, int]]:
         """Return (id, cached tokens) of requests whose cached prefix has changed, at most `per_look` of them."""
-        return self._look(self._gained, self._lost, most=self._per_look)
-
-    def gains(self, most: int) -> list[tuple[str, int]]:
-        """Return the same of at most `most` requests that have gained: for a look between two full ones."""
-        return self._look(self._gained, _NOBODY, most=most)
-
-    def lacking(self, block: BlockHash, namespace: str = "") -> int:
-        """Return how many followed requests would gain if a block were cached: the first that they lack. O(1)."""
-        self._take_note()
-        tree = self._trees.get(namespace)
-        group = None if tree is None else tree.missing.get(block)
-        return 0 if group is None else 1 if isinstance(group, Follower) else len(group)
-
-    def _look(self, first: Aside, then: Aside, *, most: int) -> list[tuple[str, int]]:
         self._take_note()
         changed: list[tuple[str, int]] = []
-        for _ in range(most):
-            follower = first.take() or then.take()
+        for _ in range(self._per_look):
+            follower = self._gained.take() or self._lost.take()
             if follower is None:
                 break
             id, before = follower.request.id, follower.matched
@@ -284,9 +270,6 @@ class PrefixIndex:
         # At least one token is computed for every request, or there would be no first output token.
         tokens, most = follower.matched * self.block_size, follower.request.input_tokens - 1
         follower.tokens = min(most, tokens)
-
-
-_NOBODY = Aside()
 
 
 class AskedPrefixes:

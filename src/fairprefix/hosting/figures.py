@@ -103,7 +103,7 @@ class Figures:
     def admitted(
         self, client: Client, *, input_tokens: int, extend: int, charged: int, hold: int, waited_ns: int
     ) -> None:
-        """Count a first admission; `hold` is h of the client in service units."""
+        """Count a first admission, of a request that waited; `hold` is h of the client in service units."""
         figures = self._clients.get(client) or self._of(client)
         figures.input_tokens += input_tokens
         figures.extend_tokens += extend
@@ -112,8 +112,11 @@ class Figures:
         self._wait_ns += waited_ns
         self._first_admissions += 1
         units = self.monitor.sized(input_tokens=input_tokens, extend=extend, charged=charged, hold=hold)
-        self._batches.charge(client, units)
-        self._batches.admitted = True
+        batches = self._batches
+        batches.pending[client] = batches.pending.get(client, 0) + units
+        batches.admitted = True
+        figures.waiting -= 1
+        batches.queued(client, -1)
 
     def recomputed(self, client: Client, tokens: int) -> None:
         """Count tokens that are computed again after a preemption."""

@@ -172,8 +172,8 @@ class HostedPolicy:
             )
         else:
             self.figures.recomputed(client, receipt.extend)
-        if waited:
-            self.figures.queued(client, -1)
+            if waited:
+                self.figures.queued(client, -1)
         return receipt
 
     def amend(self, receipt: Receipt, *, extend: int | None = None, reserve: int | None = None) -> Receipt:

@@ -15,7 +15,6 @@ from fairprefix.adapters.vllm.queue import PolicyQueue
 from fairprefix.adapters.vllm.translator import Translator
 from fairprefix.core.policy import Policy
 from fairprefix.core.prefixes import Prefixes
-from fairprefix.core.request import BlockHash
 from fairprefix.hosting import HostedPolicy
 
 
@@ -41,7 +40,7 @@ class FakeRequest:
     status: Status = Status.WAITING
     num_computed_tokens: int = 0
     output: int = 0
-    block_hashes: Sequence[BlockHash] = ()
+    block_hashes: Sequence[bytes] = ()
     lora_request: Any = None
     sampling_params: Any = field(init=False)
 

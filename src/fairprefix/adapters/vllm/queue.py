@@ -45,6 +45,8 @@ class PolicyQueue:
         self.head: EngineRequest | None = None
         """Whom `peek_request` returns, once that is known."""
         self._popped: EngineRequest | None = None
+        self._running: object = None
+        """vLLM's status of who has been admitted, once that is known: a member's name is looked up slowly."""
         self._in_pass = False
 
     # A step.
@@ -82,7 +84,7 @@ class PolicyQueue:
 
     def pop_request(self) -> EngineRequest:
         """Take out whom `peek_request` returned."""
-        request = self.peek_request()
+        request = self.peek_request() if self.head is None else self.head
         if self._resuming and self._resuming[0] is request:
             self._resuming.popleft()
         del self._waiting[request.request_id]
@@ -175,9 +177,11 @@ class PolicyQueue:
         tracked = self._translator.get(request.request_id) if request is not None else None
         if request is None or tracked is None:
             return
-        if request.status.name == RUNNING:
+        status = request.status
+        if status is self._running or status.name == RUNNING:
+            self._running = status
             self._translator.admitted(tracked, computed(request))
-        elif request.status.name == WAITS_FOR_KV:
+        elif status.name == WAITS_FOR_KV:
             # It holds its memory while the rest is loaded: that was the admission.
             self._translator.admitted(tracked, request.num_computed_tokens)
         elif tracked.standing is Standing.QUEUED:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from fairprefix.core.request import BlockHash
-
 Theirs = Any
 """A value of vLLM's own, whose type differs between versions, or that is only passed on."""
 
@@ -27,7 +25,7 @@ class EngineRequest(Protocol):
     num_prompt_tokens: int
     num_computed_tokens: int
     max_tokens: int
-    block_hashes: Sequence[BlockHash]
+    block_hashes: Sequence[bytes]
     """One per full block, growing as output is produced."""
     sampling_params: Theirs
     lora_request: Theirs
