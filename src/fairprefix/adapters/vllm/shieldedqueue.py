@@ -54,11 +54,6 @@ class ShieldedQueue:
             self.remove_request(request)
 
     def __bool__(self) -> bool:
-        if self._plain is None and not self._shield.errors:  # `_do`, without its detour
-            try:
-                return bool(self._queue)
-            except Exception as problem:  # noqa: BLE001 (whatever it is, the engine must go on)
-                self._shield.fail(problem)
         return self._do(PolicyQueue.__bool__, self._any)
 
     def __len__(self) -> int:
