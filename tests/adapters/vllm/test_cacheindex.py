@@ -267,6 +267,21 @@ def test_what_several_wait_for_is_told_within_the_pass() -> None:
     assert dict(world.view.changes()) == {"w3": matched, "w4": matched, "w5": matched, "alone": 0}
 
 
+def test_whoever_caches_what_only_itself_waited_for_leaves_nothing_to_look_up() -> None:
+    """That is what nearly every admission does; those who gain would otherwise wait behind it."""
+    world = World(1)
+    for number in range(40):
+        id, chain = f"r{number}", [world.draw.randbytes(8)]
+        world.view.watch(request_for(id, chain))
+        block = world.pool.free.pop()
+        world.pool.cache_full_blocks(FakeRequest(id, block_hashes=chain), [SimpleNamespace(block_id=block)], 0, 1)
+        world.view.forget(id)
+    world.view.watch(request_for("w", [b"w"]))
+    world.pool.cache_full_blocks(FakeRequest("x", block_hashes=[b"w"]), [SimpleNamespace(block_id=1)], 0, 1)
+    world.view.refresh()
+    assert list(world.view.changes()) == [("w", BLOCK)]
+
+
 def test_with_eagle_the_last_block_is_computed_again() -> None:
     """So it does not count as cached."""
     world = World(2, dropped=1)

@@ -121,7 +121,7 @@ class IndexedPrefixes:
         # cached already, in another block.
         lacking = self.matches.lacking.groups.keys() & fresh
         for block in lacking if len(lacking) < 2 else filter(lacking.__contains__, fresh):  # noqa: PLR2004
-            if self.matches.cached(block):
+            if self.matches.cached(block, request.request_id):
                 self._awaited = True
 
     def _listen_to(self, known: Theirs) -> None:
@@ -129,10 +129,9 @@ class IndexedPrefixes:
 
         # Called for every block that is evicted. Should another one hold the same, somebody is looked up in vain.
         def listening_pop(key: bytes, block_id: int) -> object:
-            block: object = pop(key, block_id)
             if key in ending:
                 run(matches.evicted, key)
-            return block
+            return pop(key, block_id)
 
         known.pop = listening_pop
 

@@ -109,15 +109,17 @@ class Matches:
         """Stop following a prompt."""
         self._displace(self._followers.pop(id))
 
-    def cached(self, block: bytes) -> bool:
-        """Note that a block has been cached; return whether several prompts were waiting for it."""
-        group = self.lacking.groups.pop(block, None)
-        if isinstance(group, dict):
-            self._gained.extend(group.values())
-            return True
-        if group is not None:
-            self._gained.append(group)
-        return False
+    def cached(self, block: bytes, by: str) -> bool:
+        """Note that a request has a block cached; return whether several were waiting for it.
+
+        If it was alone with it nothing is done: whoever caches something has been admitted, and is forgotten next.
+        """
+        group = self.lacking.groups.get(block)
+        if group is None or (isinstance(group, Follower) and group.id == by):
+            return False
+        found = self.lacking.pop(block)
+        self._gained.extend(found)
+        return len(found) > 1
 
     def evicted(self, key: bytes) -> None:
         """Note that nothing is cached under a key any more."""
