@@ -28,6 +28,14 @@ def test_a_preempted_client_with_nothing_queued_is_lifted_like_one_that_arrives(
     assert policy.counter("a") == policy.counter("b")
 
 
+@pytest.mark.parametrize("wrong", [-1, 1.0, True])
+def test_wrong_output_is_refused_by_the_name_of_its_client(wrong: int) -> None:
+    """Whoever else is in the step."""
+    policy = dlpm()
+    with pytest.raises(ConfigError, match=r"^produced\['c'\]"):
+        policy.produced({"a": 0, "b": 5, "c": wrong, "d": 1})
+
+
 def test_states_with_other_matches_are_not_the_same() -> None:
     """Two queues of the same requests behave differently when other prefixes are cached."""
     states = set()

@@ -56,6 +56,18 @@ def test_loads_are_forgotten_after_the_window() -> None:
     made.validate()
 
 
+def test_how_many_use_a_block_is_counted_down_as_well() -> None:
+    """What two requests share is used by one when the other is taken back, and by nobody after that."""
+    made = preble("u")
+    for id, own in (("a1", 4), ("a2", 5)):
+        sent(made, id, 1, 2, 3, own, namespace="lora")
+    assert sorted(made._history[0].users.values()) == [1, 1, 2, 2, 2]
+    for left, id in (([1, 1, 1, 1], "a1"), ([], "a2")):
+        made.refund(id)
+        assert sorted(made._history[0].users.values()) == left
+        made.validate()
+
+
 def test_time_does_not_go_back() -> None:
     """The host's clock is checked."""
     made = preble("u")

@@ -326,6 +326,24 @@ def test_block_by_block_is_the_same_as_a_run() -> None:
     assert index.matched_blocks(chain) == index.cached_blocks() == 2
 
 
+def test_only_what_belongs_together_is_joined() -> None:
+    """The same chain elsewhere, or something else that happens to it, is another run."""
+    chain = (1, 2, 3, 4)
+    index = PrefixIndex(1)
+    index.cached(chain, end=2, namespace="u")
+    index.cached(chain, start=2, namespace="v")
+    assert (index.matched_blocks(chain, "u"), index.matched_blocks(chain, "v")) == (2, 0)
+    index.cached(chain, namespace="u")
+    index.cached(chain, namespace="v")
+    index.evicted(chain, start=2, namespace="u")
+    index.evicted(chain, end=2, namespace="v")
+    assert (index.matched_blocks(chain, "u"), index.matched_blocks(chain, "v")) == (2, 0)
+    index.cached(chain, start=2, namespace="u")
+    index.evicted(chain, end=2, namespace="u")
+    index.cached(chain, end=2, namespace="u")
+    assert index.matched_blocks(chain, "u") == 4
+
+
 def test_who_has_gained_comes_before_who_has_lost() -> None:
     """Whoever has lost stands too far ahead, where it is found out; whoever has gained is found by nobody else."""
     index = PrefixIndex(1, per_look=2)

@@ -151,6 +151,11 @@ def test_hashes_are_those_of_every_run_and_machine() -> None:
     assert [prefix_key(request, blocks) for blocks in (1, 2, 3, 9)] == ["/1", "/2", "/3", "/3"]
 
 
+def test_draws_are_those_of_every_run_and_machine() -> None:
+    """From the lower and the upper half of one hash."""
+    assert [drawn(text, 1000) for text in "abcd"] == [(343, 727), (333, 178), (555, 476), (435, 280)]
+
+
 def test_no_worker_has_more_than_its_share_of_the_load() -> None:
     """With loads bounded at 125 % of the average, one hot prefix spreads."""
     made = router("consistent_hash", *"uvwx")

@@ -278,13 +278,13 @@ REASONS: tuple[Reason, ...] = (
     Reason("lane.Lane.mark", r"^\+.*_oldest_asked = None", FALSY),
     Reason("lane.Lane.mark", r"^\+.*_oldest_asked = True", "An entry that is there twice costs memory and time."),
     Reason("lane.Lane.take_back", r"WITHOUT PATIENCE", WORDING),
-    Reason("radix.Follower.__init__", r"^\+.*= \"\"", UNTIL_SET),
+    Reason("radix.Follower.__init__", r"^\+.*= (\"\"|None|1)$", UNTIL_SET),
     Reason(
         "radix.RunTree.__init__",
         r"^\+.*Run\(\(\), 1, 0",
         "Where the root begins is not looked at: it has no blocks.",
     ),
-    Reason("radix.RunTree.add", r"^\+\s*if start > end", "A run of no blocks attaches none."),
+    Reason("radix.RunTree.*", r"^\+\s*assert start <= end", "The index hands in no empty runs."),
     Reason(
         "radix.RunTree.*",
         r"^\+\s*(above = (None|.*and False else None|self._ends.get\(None\).*)"
@@ -301,9 +301,7 @@ REASONS: tuple[Reason, ...] = (
         r"^\+\s*(stop.run|follower.stop) = \"\"",
         "Nobody stands in that place any more, and it is replaced before it is asked for.",
     ),
-    Reason(
-        "radix._agreement", r"^\+.*low \+ high \+ 2", "The search divides elsewhere, and finds the same: time."
-    ),
+    Reason("*", r"^\+\s*middle = \(low \+ high \+ 2\)", "The search divides elsewhere, and finds the same: time."),
     Reason("refill.Standing.__init__", r"^\+\s*self.(stuck|reach|offer.*) = ", UNTIL_SET),
     Reason("refill.*", r"^\+\s*(self|account).stamp (= 1|\+= 2)", "Stamps are only compared with each other."),
     Reason("refill.RefillSchedule.__init__", r"^\+.*Bucket\((None|1)\)", UNTIL_SET),
@@ -337,6 +335,18 @@ REASONS: tuple[Reason, ...] = (
         "heap.LazyHeap.push",
         r"^\+\s*(self._moved.add\(None\)|elif len\(self._items\) > )",
         "When stale entries are thrown away, and whether one is there twice, decides about memory and time.",
+    ),
+    Reason("heap.LazyHeap.push", r"^\+\s*if front and item <= front", TIES),
+    Reason(
+        "heap.LazyHeap.*",
+        r"^\+\s*(if len\(front\) < _MOST|while items and len\(front\) <= )",
+        "How many entries stand in front is a choice.",
+    ),
+    Reason("prefixes.PrefixIndex.*", r"^\+\s*end = length if end is None or end >= length", TIES),
+    Reason(
+        "prefixes.PrefixIndex.*",
+        r"^\+\s*(last = None|if .*(last\[1\] is blocks|last\[3\] == start|last\[4\] == namespace))",
+        "Nothing is joined with what came before it: time.",
     ),
     Reason("lane.Entry.__init__", r"^\+\s*self.(stage = None|match = (None|1))", UNTIL_SET),
     Reason("lane.Entry.__init__", r"^\+\s*self.paid = None", FALSY),

@@ -15,7 +15,7 @@ router is told of no queueing times), and the local scheduler's priority groups 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
@@ -179,6 +179,8 @@ class Preble(BaseRouter):
             counted = [sent for sent in self._window if sent.counts and sent.slot == slot]
             assert history.load == sum(sent.cost for sent in counted), slot
             assert history.requests == len(counted), slot
+            users = Counter(key for sent in counted for key in keys_of(sent.blocks, sent.namespace))
+            assert history.users == users, slot
 
     def _state(self) -> dict[str, Any]:
         window = [
