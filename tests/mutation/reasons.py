@@ -336,10 +336,10 @@ REASONS: tuple[Reason, ...] = (
         r"^\+\s*(self._moved.add\(None\)|elif len\(self._items\) > )",
         "When stale entries are thrown away, and whether one is there twice, decides about memory and time.",
     ),
-    Reason("heap.LazyHeap.push", r"^\+\s*if front and item <= front", TIES),
+    Reason("heap.LazyHeap.push", r"^\+\s*if self._front and item <= self._front", TIES),
     Reason(
         "heap.LazyHeap.*",
-        r"^\+\s*(if len\(front\) < _MOST|while items and len\(front\) <= )",
+        r"^\+\s*(if len\(self._front\) < _MOST|if len\(items\) >= _AT_ONCE and|while items and len\(front\) <= )",
         "How many entries stand in front is a choice.",
     ),
     Reason("prefixes.PrefixIndex.*", r"^\+\s*end = length if end is None or end >= length", TIES),

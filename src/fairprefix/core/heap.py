@@ -46,12 +46,11 @@ class LazyHeap(Generic[T]):
 
     def push(self, item: T) -> None:
         """Add an entry; smallest first."""
-        front = self._front
-        if front and item < front[-1]:
-            insort(front, item)
-            if len(front) <= _MOST_IN_FRONT:
+        if self._front and item < self._front[-1]:
+            insort(self._front, item)
+            if len(self._front) <= _MOST_IN_FRONT:
                 return
-            item = front.pop()
+            item = self._front.pop()
         heappush(self._items, item)
         if self._old:
             self._moved.add(item)
@@ -61,30 +60,36 @@ class LazyHeap(Generic[T]):
 
     def top(self) -> T | None:
         """Return the smallest valid entry, or None; entries found stale on the way are gone for good."""
-        front, items, valid = self._front, self._items, self._valid
-        while front:
-            if valid(front[0]):
-                return front[0]
-            del front[0]
+        if self._front and (first := self._first_in_front()):
+            return first
+        items, valid = self._items, self._valid
         while items and not valid(items[0]):
+            if len(items) > _AT_ONCE and not self._old:
+                self._take_to_front()
+                return self._first_in_front()
             heappop(items)
         if self._old:
             return self._top_of_both()
-        if len(items) > _AT_ONCE:
-            return self._take_to_front()
         return items[0] if items else None
 
     def __len__(self) -> int:
         return len(self._front) + len(self._items) + len(self._old)
 
-    def _take_to_front(self) -> T:
-        """Take the first entries out of a long heap, of which the very first is valid; return that one."""
+    def _first_in_front(self) -> T | None:
+        front, valid = self._front, self._valid
+        while front and not valid(front[0]):
+            del front[0]
+        return front[0] if front else None
+
+    def _take_to_front(self) -> None:
+        """Take the first few entries out of a long heap, after those that are stale."""
         front, items, valid = self._front, self._items, self._valid
-        while items and len(front) < _IN_FRONT:
+        while items and not valid(items[0]):
+            heappop(items)
+        for _ in range(min(_IN_FRONT, len(items))):
             item = heappop(items)
             if valid(item):
                 front.append(item)
-        return front[0]
 
     def _sweep(self) -> None:
         if len(self._items) > _AT_ONCE:
