@@ -54,6 +54,15 @@ Ask = Callable[[Stream, int, int], Awaitable[Outcome]]
 """Sends a client's request of that family, with that number, and returns what came."""
 
 
+def varied(tokens: int, number: int) -> int:
+    """Return an output length that is `tokens` on average, and up to a quarter more or less.
+
+    Requests of one length that begin together end together: then a worker's places become free all at once, again
+    and again, and how long a light client waits is a matter of chance.
+    """
+    return tokens * (75 + number * 31 % 51) // 100
+
+
 async def load(streams: Sequence[Stream], seconds: float, ask: Ask) -> list[Answer]:
     """Let clients ask for so long; return their answers, those that come later included."""
     answers: list[Answer] = []

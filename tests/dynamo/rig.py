@@ -18,7 +18,7 @@ import httpx
 from attrs import frozen
 
 from tests import closed_loop
-from tests.closed_loop import Answer, Outcome, Stream
+from tests.closed_loop import Answer, Outcome, Stream, varied
 
 BLOCK = 16
 SEQS = 8
@@ -175,15 +175,6 @@ def prompt(stream: Stream, family: int, number: int) -> str:
     base = sum(map(ord, stream.client)) * 37 + family * 401
     begin = [f"w{(base + place * 7) % 4000}" for place in range(stream.prefix_tokens)]
     return " ".join([*begin, *(f"w{(number * 131 + place * 17) % 4000}" for place in range(stream.own_tokens))])
-
-
-def varied(tokens: int, number: int) -> int:
-    """Return an output length that is `tokens` on average, and up to a quarter more or less.
-
-    Requests of one length that begin together end together: then a worker's places become free all at once, again
-    and again, and how long a light client waits is a matter of chance.
-    """
-    return tokens * (75 + number * 31 % 51) // 100
 
 
 async def load(

@@ -20,7 +20,7 @@ from fairprefix.sim.engine import EngineConfig
 from fairprefix.sim.paced import PacedEngine
 from fairprefix.sim.steptime import step_time_model
 from tests import closed_loop
-from tests.closed_loop import Answer, Outcome, Stream
+from tests.closed_loop import Answer, Outcome, Stream, varied
 
 BLOCK = 16
 WINDOW = 8
@@ -123,9 +123,10 @@ async def load(handle: Any, streams: Sequence[Stream], seconds: float) -> list[A
 
     async def ask(stream: Stream, family: int, number: int) -> Outcome:
         tokens = prompt(stream, family, number)
-        key = RouteKey.of(stream.client, tokens, max_output=stream.output_tokens, block_size=BLOCK)
+        output = varied(stream.output_tokens, number)
+        key = RouteKey.of(stream.client, tokens, max_output=output, block_size=BLOCK)
         try:
-            pid, cached, produced = await handle.generate.remote(key, stream.output_tokens)
+            pid, cached, produced = await handle.generate.remote(key, output)
         except Exception as problem:  # noqa: BLE001 (what is lost is counted)
             return Outcome(input_tokens=len(tokens), problem=type(problem).__name__)
         return Outcome(produced, len(tokens), cached, pid)
