@@ -36,16 +36,6 @@ def test_many_pushes_leave_it_small() -> None:
     assert heap.top() == (1 - PUSHES, 99)
 
 
-@pytest.mark.usefixtures("at_once")
-def test_an_entry_that_is_valid_twice_is_kept_once() -> None:
-    """An entry that turned stale and then valid again is swept to a single one."""
-    heap: LazyHeap[tuple[int]] = LazyHeap(lambda _: True)
-    for _ in range(1000):
-        heap.push((7,))
-    assert len(heap) < 64
-    assert heap.top() == (7,)
-
-
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), max_size=300), st.sampled_from([0, 256]))
 def test_the_top_is_the_smallest_valid_entry(changes: list[tuple[int, int]], at_once: int) -> None:
     """After any changes of keys, the top is the smallest entry that is valid now."""

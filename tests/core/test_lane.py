@@ -18,7 +18,7 @@ class NoHold(Lane):
 
     def candidate(self) -> object:  # type: ignore[override]
         """Return the oldest in its turn, or else the best that is left."""
-        return super().candidate() or (best[2] if (best := self._matches.top()) else None)
+        return super().candidate() or (best[3] if (best := self._matches.top()) else None)
 
     def admit(self, entry: Entry) -> bool:  # noqa: ARG002 (whichever it was)
         """Let the turn pass, whoever was admitted."""
@@ -74,6 +74,25 @@ def test_without_the_hold_a_cold_request_starves(monkeypatch: pytest.MonkeyPatch
     assert place_of_the_cold_one(lpm(hot(1), bounded_wait=2), older=0, fits=(2, 1)) is None
     monkeypatch.undo()
     assert place_of_the_cold_one(lpm(hot(1), bounded_wait=2), older=0, fits=(2, 1)) == 2
+
+
+@pytest.mark.parametrize("waiting", [10, 1000])
+def test_whoever_comes_back_again_and_again_takes_up_no_more_room(waiting: int) -> None:
+    """However often entries are queued again, or are ranked anew: a lane grows to four times what waits."""
+    lane = Lane(8)
+    entries = [Entry(request(f"r{n}"), n, "a") for n in range(waiting)]
+    for entry in entries:
+        lane.enter(entry)
+    longest = 0
+    for turn in range(20 * waiting):
+        entry = entries[turn % 7]
+        lane.leave()
+        entry.match = 16 * (turn // 7 % 2)
+        lane.enter(entry)
+        lane.rekey(entry)
+        longest = max(longest, len(lane._arrivals), len(lane._matches))
+    assert lane.waiting == waiting
+    assert longest <= 4 * waiting + 64
 
 
 def test_the_oldest_waits_its_turn_with_hold() -> None:

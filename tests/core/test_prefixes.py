@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 import hypothesis.strategies as st
 import pytest
@@ -66,6 +67,14 @@ def test_a_block_size_below_one_is_refused() -> None:
         chain_hashes([1], 0)
     with pytest.raises(ConfigError, match="block_size = 0 is not valid"):
         PrefixIndex(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_at_once() -> Iterator[None]:
+    """A group of three is large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairprefix.core.radix._AT_ONCE", 2)
+        yield
 
 
 class IndexMachine(RuleBasedStateMachine):
@@ -340,8 +349,19 @@ def test_only_what_belongs_together_is_joined() -> None:
     assert (index.matched_blocks(chain, "u"), index.matched_blocks(chain, "v")) == (2, 0)
     index.cached(chain, start=2, namespace="u")
     index.evicted(chain, end=2, namespace="u")
+    assert index.matched_blocks(chain, "u") == 0
     index.cached(chain, end=2, namespace="u")
     assert index.matched_blocks(chain, "u") == 4
+
+
+def test_another_chain_is_not_joined() -> None:
+    """Though it is evicted up to the very place from which on the chain before it was."""
+    index, first, second = PrefixIndex(1), (1, 2, 3, 4), (5, 6, 7, 8)
+    index.cached(first)
+    index.cached(second)
+    index.evicted(first, start=2)
+    index.evicted(second, end=2)
+    assert (index.matched_blocks(first), index.matched_blocks(second), index.cached_blocks()) == (2, 0, 4)
 
 
 def test_who_has_gained_comes_before_who_has_lost() -> None:
@@ -356,6 +376,22 @@ def test_who_has_gained_comes_before_who_has_lost() -> None:
     assert index.changes() == [("g1", 1), ("g2", 1)]
     assert index.changes() == [("l1", 0), ("l2", 0)]
     assert index.changes() == []
+
+
+def test_a_large_group_that_was_set_aside_is_heard_of_in_the_order_of_arrival() -> None:
+    """It is taken up a few at a time; whoever has left meanwhile, or was asked for, is not told of again."""
+    index = PrefixIndex(1, per_look=1)
+    index.cached((1,))
+    for n in range(9):
+        index.watch(Request(f"r{n}", "a", 9, 1, (1, -n - 1)))
+    index.evicted((1,))
+    assert index.changes() == [("r0", 0)]
+    index.forget("r1")
+    index.forget("r5")
+    assert index.confirm("r6") == 0
+    heard = [change for _ in range(9) for change in index.changes()]
+    assert heard == [("r2", 0), ("r3", 0), ("r4", 0), ("r7", 0), ("r8", 0)]
+    index.validate()
 
 
 def test_the_search_for_a_better_candidate_ends() -> None:

@@ -165,7 +165,7 @@ def no_hold(self: Lane) -> Entry | None:
     """Offer another request when the oldest, whose turn it is, has no room."""
     oldest = self.oldest() if self.turn >= self._due_at else None
     best = self._matches.top()
-    return oldest if oldest and oldest.stage is Stage.QUEUED else (best[2] if best else None)
+    return oldest if oldest and oldest.stage is Stage.QUEUED else (best[3] if best else None)
 
 
 def ignore_the_hold(account: Standing, output_cost: int) -> int:  # noqa: ARG001

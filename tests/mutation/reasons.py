@@ -229,8 +229,8 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         "heap.LazyHeap._move_some",
-        r"^\+\s*(moved.add\(None\)|if old:)",
-        "An entry that is moved twice is twice as valid, or twice stale: it costs memory and time.",
+        r"^\+\s*if old:",
+        "When the next sweep begins decides about memory and time.",
     ),
     Reason("run_index.ApproximateIndex.*", r"^\+.*_dispatch (= 1|\+= 2)", "Dispatches are only compared."),
     Reason("workers.Workers.*", r"^\+.*turn (= 1|\+= 2)", "Turns are only compared with each other."),
@@ -333,8 +333,8 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         "heap.LazyHeap.push",
-        r"^\+\s*(self._moved.add\(None\)|elif len\(self._items\) > )",
-        "When stale entries are thrown away, and whether one is there twice, decides about memory and time.",
+        r"^\+\s*elif len\(self._items\) > ",
+        "When stale entries are thrown away decides about memory and time.",
     ),
     Reason("heap.LazyHeap.push", r"^\+\s*if self._front and item <= self._front", TIES),
     Reason(
@@ -342,10 +342,18 @@ REASONS: tuple[Reason, ...] = (
         r"^\+\s*(if len\(self._front\) < _MOST|if len\(items\) >= _AT_ONCE and|while items and len\(front\) <= )",
         "How many entries stand in front is a choice.",
     ),
-    Reason("prefixes.PrefixIndex.*", r"^\+\s*end = length if end is None or end >= length", TIES),
+    Reason("prefixes.PrefixIndex.*", r"^\+\s*(end = length )?if end is None or end >= (last.)?length", TIES),
+    Reason("prefixes.PrefixIndex.*", r"^\+\s*if (end >= start|start <= end):", TIES),
+    Reason("prefixes.PrefixIndex.evicted", r"^\+.*cached=None", FALSY),
+    Reason(
+        "lane.*",
+        r"^\+\s*(self|entry).times_(entered|ranked) (= 1|\+= 2|-= 1)",
+        "These numbers are only compared with each other.",
+    ),
+    Reason("radix.Aside.take", r"^\+.*islice\(group, None\)", "All of a group at a time, instead of some: time."),
     Reason(
         "prefixes.PrefixIndex.*",
-        r"^\+\s*(last = None|if .*(last\[1\] is blocks|last\[3\] == start|last\[4\] == namespace))",
+        r"^\+\s*last = None",
         "Nothing is joined with what came before it: time.",
     ),
     Reason("lane.Entry.__init__", r"^\+\s*self.(stage = None|match = (None|1))", UNTIL_SET),

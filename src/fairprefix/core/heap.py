@@ -20,6 +20,8 @@ _MOST_IN_FRONT = 64
 class LazyHeap(Generic[T]):
     """A priority queue that never searches: a changed key is pushed again, the old entry just turns stale.
 
+    Once stale, an entry stays so: what comes back is pushed as an entry of its own (with a number, for instance).
+
     When half of the entries may be stale, a short heap is swept. Of a long one the valid entries are moved to a
     second heap, a few with each push, so that no operation ever walks it whole; they are taken from the end of the
     first heap's list, which leaves a heap.
@@ -28,10 +30,10 @@ class LazyHeap(Generic[T]):
     each would have to be searched for in memory that the processor's caches have forgotten.
 
     Complexity: `push` and `top` are O(log n), `top` amortised over the entries that turn stale; n stays below
-    three times the largest number of entries that were valid at once (plus a constant), however many are pushed.
+    four times the largest number of entries that were valid at once (plus a constant), however many are pushed.
     """
 
-    __slots__ = ("_front", "_items", "_moved", "_old", "_sweep_at", "_valid")
+    __slots__ = ("_front", "_items", "_old", "_sweep_at", "_valid")
 
     def __init__(self, valid: Callable[[T], bool]) -> None:
         self._front: list[T] = []
@@ -39,8 +41,6 @@ class LazyHeap(Generic[T]):
         self._items: list[T] = []
         self._old: list[T] = []
         """What is still to be moved."""
-        self._moved: set[T] = set()
-        """What has come to `_items` since: an entry that turned stale and then valid again may stand in both."""
         self._sweep_at = _FIRST_SWEEP
         self._valid = valid
 
@@ -53,7 +53,6 @@ class LazyHeap(Generic[T]):
             item = self._front.pop()
         heappush(self._items, item)
         if self._old:
-            self._moved.add(item)
             self._move_some()
         elif len(self._items) >= self._sweep_at:
             self._sweep()
@@ -95,7 +94,7 @@ class LazyHeap(Generic[T]):
         if len(self._items) > _AT_ONCE:
             self._items, self._old = self._old, self._items
             return
-        self._items = [item for item in dict.fromkeys(self._items) if self._valid(item)]
+        self._items = [item for item in self._items if self._valid(item)]
         heapify(self._items)
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._items))
 
@@ -109,15 +108,13 @@ class LazyHeap(Generic[T]):
         return min(tops, default=None)
 
     def _move_some(self) -> None:
-        old, moved = self._old, self._moved
+        old = self._old
         for _ in range(min(_MOVED_PER_PUSH, len(old))):
             item = old.pop()
-            if item not in moved and self._valid(item):
-                moved.add(item)
+            if self._valid(item):
                 heappush(self._items, item)
         if not old:
             self._all_moved()
 
     def _all_moved(self) -> None:
-        self._moved = set()
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._items))

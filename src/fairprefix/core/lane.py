@@ -29,9 +29,10 @@ WAITING = (QUEUED, DEFERRED)
 class Entry:
     """What a policy keeps about one request that is not finished yet."""
 
+    # The interpreter lays them out by name: `stage` and what is read with it lie side by side.
     __slots__ = (
         *("request", "seq", "owner", "stage", "match", "done", "paid", "priced"),
-        *("weight", "advanced", "serial", "extend", "reserve", "charged"),
+        *("weight", "advanced", "serial", "extend", "reserve", "charged", "times_entered", "times_ranked"),
     )
 
     def __init__(self, request: Request, seq: int, owner: str) -> None:
@@ -60,9 +61,29 @@ class Entry:
         """Output tokens that it may produce beyond `done` under the present admission."""
         self.charged = 0
         """Service units charged by the present admission."""
+        self.times_entered = 0
+        """Times that it was put into the order of arrival; what its lane holds of the times before is stale."""
+        self.times_ranked = 0
+        """The same of the order of cached prefixes."""
 
 
 _NEVER = 1 << 62
+
+_Arrival = tuple[int, int, Entry]
+"""(place in the order of arrival, how often entered, entry)."""
+
+_Match = tuple[int, int, int, Entry]
+"""(-cached tokens, place in the order of arrival, how often ranked, entry)."""
+
+
+def _waits(item: _Arrival) -> bool:
+    entry = item[2]
+    return entry.times_entered == item[1] and entry.stage in WAITING
+
+
+def _is_queued(item: _Match) -> bool:
+    entry = item[3]
+    return entry.times_ranked == item[2] and entry.stage is QUEUED
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -92,15 +113,13 @@ class Lane:
         """Requests QUEUED or DEFERRED."""
         self.turn = 0
         """Admissions since the oldest request was last taken out of turn."""
-        self._arrivals: LazyHeap[tuple[int, Entry]] = LazyHeap(lambda item: item[1].stage in WAITING)
-        self._matches: LazyHeap[tuple[int, int, Entry]] = LazyHeap(
-            lambda item: item[2].stage is QUEUED and item[2].match == -item[0]
-        )
+        self._arrivals: LazyHeap[_Arrival] = LazyHeap(_waits)
+        self._matches: LazyHeap[_Match] = LazyHeap(_is_queued)
 
     def enter(self, entry: Entry) -> None:
         """Queue an entry; its stage says whether it is offered in this pass."""
         self.waiting += 1
-        self._arrivals.push((entry.seq, entry))
+        self._arrive(entry)
         self.rekey(entry)
 
     def mark(self) -> int:
@@ -112,7 +131,7 @@ class Lane:
         """Queue an entry again that was taken on trial."""
         self.waiting += 1
         if self._oldest_asked:
-            self._arrivals.push((entry.seq, entry))
+            self._arrive(entry)
         self.rekey(entry)
 
     def leave(self) -> None:
@@ -122,13 +141,14 @@ class Lane:
     def rekey(self, entry: Entry) -> None:
         """Note that the cached prefix of a waiting entry has changed, or that it is offered again."""
         if self.patience != 1:
-            self._matches.push((-entry.match, entry.seq, entry))
+            entry.times_ranked += 1
+            self._matches.push((-entry.match, entry.seq, entry.times_ranked, entry))
 
     def oldest(self) -> Entry | None:
         """Return the entry that arrived first among those that wait, deferred or not."""
         self._oldest_asked = True
         first = self._arrivals.top()
-        return first[1] if first else None
+        return first[2] if first else None
 
     def candidate(self) -> Entry | None:
         """Return the entry to offer, or None when all are deferred or the oldest is waited for."""
@@ -136,7 +156,7 @@ class Lane:
             oldest = self.oldest()
             return oldest if oldest and oldest.stage is QUEUED else None
         best = self._matches.top()
-        return best[2] if best else None
+        return best[3] if best else None
 
     def admit(self, entry: Entry) -> bool:
         """Count out an entry that still waits, and advance the turn; return whether the admission counted.
@@ -149,6 +169,10 @@ class Lane:
             return False
         self.turn = (self.turn + 1) % self.patience
         return True
+
+    def _arrive(self, entry: Entry) -> None:
+        entry.times_entered += 1
+        self._arrivals.push((entry.seq, entry.times_entered, entry))
 
     def take_back(self) -> None:
         """Take back the turn of an admission that counted, but did not happen."""

@@ -86,8 +86,21 @@ class NoPrefixes:
         return 0
 
 
-_Run = tuple[Sequence[BlockHash], int, int, str, bool]
-"""Blocks that were cached, or evicted, one after the other: (chain, start, end, namespace, whether cached)."""
+class _Report:
+    """Blocks `start` to `end` of a chain that were cached, or evicted, one after the other."""
+
+    __slots__ = ("blocks", "cached", "end", "length", "namespace", "start")
+
+    def __init__(
+        self, blocks: Sequence[BlockHash], start: int, end: int, length: int, namespace: str, *, cached: bool
+    ) -> None:
+        self.blocks = blocks
+        self.start = start
+        self.end = end
+        self.length = length
+        """Of the chain."""
+        self.namespace = namespace
+        self.cached = cached
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -118,7 +131,7 @@ class PrefixIndex:
         self._per_look = at_least("per_look", per_look, 1)
         self._trees: dict[str, RunTree] = {}
         self._followers: dict[str, Follower] = {}
-        self._last: _Run | None = None
+        self._last: _Report | None = None
         """What was reported last, and is not in the tree yet: it may go on. A run costs no more than a block."""
         self._gained = Aside()
         self._lost = Aside()
@@ -134,31 +147,37 @@ class PrefixIndex:
             end: where the run ends; None for the end of the chain.
             namespace: where the chain lives.
         """
-        length = len(blocks)
-        end = length if end is None or end > length else end
-        if start >= end:
-            return
         last = self._last
-        if last is not None and last[0] is blocks and last[2] == start and last[4] and last[3] == namespace:
-            start = last[1]
+        if (
+            last is not None
+            and last.blocks is blocks
+            and last.end == start
+            and last.cached
+            and last.namespace == namespace
+        ):
+            if end is None or end > last.length:
+                end = last.length
+            if end > start:
+                last.end = end
         else:
-            self._take_note()
-        self._last = (blocks, start, end, namespace, True)
+            self._note(blocks, start, end, namespace, cached=True)
 
     def evicted(
         self, blocks: Sequence[BlockHash], *, start: int = 0, end: int | None = None, namespace: str = ""
     ) -> None:
         """Report that `blocks[start:end]` are no longer cached; the arguments are those of `cached`."""
-        length = len(blocks)
-        end = length if end is None or end > length else end
-        if start >= end:
-            return
         last = self._last
-        if last is not None and last[0] is blocks and last[1] == end and not last[4] and last[3] == namespace:
-            end = last[2]
+        if (
+            last is not None
+            and last.blocks is blocks
+            and last.start == end
+            and not last.cached
+            and last.namespace == namespace
+        ):
+            if start < end:
+                last.start = start
         else:
-            self._take_note()
-        self._last = (blocks, start, end, namespace, False)
+            self._note(blocks, start, end, namespace, cached=False)
 
     def matched_blocks(self, blocks: Sequence[BlockHash], namespace: str = "") -> int:
         """Return how many leading blocks of a chain are cached."""
@@ -237,19 +256,28 @@ class PrefixIndex:
             for group in tree.missing.values():
                 assert all(self._followers.get(one.request.id) is one for one in members_of(group))
 
+    def _note(
+        self, blocks: Sequence[BlockHash], start: int, end: int | None, namespace: str, *, cached: bool
+    ) -> None:
+        """Remember a report that does not go on from the last one."""
+        length = len(blocks)
+        end = length if end is None or end > length else end
+        if start < end:
+            self._take_note()
+            self._last = _Report(blocks, start, end, length, namespace, cached=cached)
+
     def _take_note(self) -> None:
         """Bring the tree up to date with what was reported last."""
         if self._last is None:
             return
-        blocks, start, end, namespace, cached = self._last
-        self._last = None
-        tree = self._tree(namespace)
-        if cached:
-            tree.add(blocks, start, end)
+        last, self._last = self._last, None
+        tree = self._tree(last.namespace)
+        if last.cached:
+            tree.add(last.blocks, last.start, last.end)
             return
-        tree.cut(blocks, start, end)
+        tree.cut(last.blocks, last.start, last.end)
         if not tree.followers:
-            self._drop_if_empty(namespace)
+            self._drop_if_empty(last.namespace)
 
     def _tree(self, namespace: str) -> RunTree:
         tree = self._trees.get(namespace)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from fairprefix.core.request import BlockHash, Request
 
@@ -51,6 +52,9 @@ Lacking = Follower | Group
 """Who lacks a block: mostly one follower, for which a dictionary would be too large."""
 
 
+_AT_ONCE = 1024
+
+
 class Aside:
     """Followers that events have set aside, whole groups at once; whoever has waited longest is taken first."""
 
@@ -59,22 +63,26 @@ class Aside:
     def __init__(self) -> None:
         self._groups: deque[Lacking] = deque()
         self._turn: list[Follower] = []
-        """What is left of the group whose turn it is, last one first."""
+        """The next few of the group whose turn it is, last one first."""
 
     def add(self, group: Lacking) -> None:
-        """Set a group aside; it must not be changed but by taking members out. O(1)."""
+        """Set a group aside; it must not be changed but by taking members out, which is done here too. O(1)."""
         self._groups.append(group)
 
     def take(self) -> Follower | None:
-        """Take one out, or None; it may have found its place, or gone, since. O(1), but for a group's first."""
+        """Take one out, or None; it may have found its place, or gone, since. O(1), but for every 1,024th."""
         while not self._turn:
             if not self._groups:
                 return None
-            group = self._groups.popleft()
+            group = self._groups[0]
             if isinstance(group, Follower):
+                self._groups.popleft()
                 return group
-            self._turn = list(group.values())
+            # A list of everybody in a large group would touch all of them at once.
+            self._turn = [group.pop(id) for id in list(islice(group, _AT_ONCE))]
             self._turn.reverse()
+            if not group:
+                self._groups.popleft()
         return self._turn.pop()
 
     def ids(self) -> set[str]:

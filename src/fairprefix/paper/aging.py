@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from fairprefix.core.config import PolicyConfig
 from fairprefix.core.fcfs import SingleQueuePolicy
-from fairprefix.core.heap import LazyHeap
-from fairprefix.core.lane import Entry, Lane, Stage
+from fairprefix.core.lane import Entry, Lane
 from fairprefix.core.prefixes import Prefixes
 
 
@@ -25,17 +24,15 @@ class _AgingLane(Lane):
         self._tokens = tokens_per_pass
         self._born: dict[int, int] = {}
         """By place in the order of arrival: the pass at which it arrived."""
-        self._matches = LazyHeap(lambda item: item[2].stage is Stage.QUEUED and self._rank(item[2]) == item[0])
 
     def enter(self, entry: Entry) -> None:
         self._born.setdefault(entry.seq, self.passes)
         super().enter(entry)
 
     def rekey(self, entry: Entry) -> None:
-        self._matches.push((self._rank(entry), entry.seq, entry))
-
-    def _rank(self, entry: Entry) -> int:
-        return self._tokens * self._born[entry.seq] - entry.match
+        entry.times_ranked += 1
+        rank = self._tokens * self._born[entry.seq] - entry.match
+        self._matches.push((rank, entry.seq, entry.times_ranked, entry))
 
 
 class AgingLPM(SingleQueuePolicy):

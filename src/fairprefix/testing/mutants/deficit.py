@@ -209,7 +209,7 @@ class _NoHold(Lane):
     def candidate(self) -> Entry | None:
         """Offer the best match when the oldest, whose turn it is, has no room."""
         best = self._matches.top()
-        return super().candidate() or (best[2] if best else None)
+        return super().candidate() or (best[3] if best else None)
 
 
 class WaitsWithoutHold(DLPM):
